@@ -1,0 +1,375 @@
+"""Pictures and tables of the guide: one palette, one type, readable on light and dark pages.
+
+Figures are drawn by Matplotlib and turned into inline SVG whose text stays text and whose colours
+are CSS variables with a fallback, so one picture serves the light theme, the dark theme and a
+notebook. Each also has a PNG (for builders that cannot show SVG) and its data as plain text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+from tabulate import tabulate
+
+from hugeprobe.sizes import MIB, format_kib
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
+
+    from hugeprobe.placement import Layout, PageSizes
+
+INK: Final = "#1b1f23"
+HUGE: Final = "#1f7a8c"
+BASE: Final = "#d98324"
+GAP: Final = "#9aa0a6"
+ACCENT: Final = "#7a4fbf"
+
+_THEMED: Final = {
+    INK: "currentColor",
+    HUGE: f"var(--hp-huge, {HUGE})",
+    BASE: f"var(--hp-base, {BASE})",
+    GAP: f"var(--hp-gap, {GAP})",
+    ACCENT: f"var(--hp-accent, {ACCENT})",
+}
+_STYLE: Final[dict[str, Any]] = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GAP,
+    "grid.alpha": 0.35,
+    "grid.linewidth": 0.6,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "lines.linewidth": 2,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.6,
+    "hatch.color": GAP,
+    "svg.fonttype": "none",
+    "figure.constrained_layout.use": True,
+    "savefig.transparent": True,
+}
+_SVG: Final = "http://www.w3.org/2000/svg"
+_XLINK: Final = "http://www.w3.org/1999/xlink"
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A finished figure.
+
+    Parameters
+    ----------
+    svg
+        Inline SVG, themed by the page that it is on.
+    png
+        The same for builders and viewers that have no SVG.
+    text
+        What it shows, as text.
+    """
+
+    svg: str
+    png: bytes
+    text: str
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str | bytes]:
+        return {"text/html": self.svg, "image/png": self.png, "text/plain": self.text}
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _finish(figure: Figure, title: str, text: str) -> Picture:
+    """Render ``figure``; ``title`` is its accessible name where no caption gives one."""
+    svg, png = io.BytesIO(), io.BytesIO()
+    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(png, format="png", dpi=150, transparent=False, metadata={"Software": None})
+    return Picture(_inline(svg.getvalue().decode(), title), png.getvalue(), text)
+
+
+def _inline(svg: str, title: str) -> str:
+    """Return Matplotlib's SVG document as an element for a page.
+
+    Identifiers are kept only where something refers to them, and made unique to the picture: two
+    pictures on one page must not share any.
+    """
+    ET.register_namespace("", _SVG)
+    ET.register_namespace("xlink", _XLINK)
+    root = ET.fromstring(svg)
+    for child in list(root):
+        if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}title"):
+            root.remove(child)
+    for name in ("width", "height"):
+        root.attrib.pop(name, None)
+    root.attrib |= {"class": "hp-figure", "role": "img", "aria-label": title}
+    referred = set(re.findall(r"#([\w-]+)", svg))
+    for element in root.iter():
+        if element.attrib.get("id") not in referred:
+            element.attrib.pop("id", None)
+    text = ET.tostring(root, encoding="unicode")
+    salt = hashlib.sha256(f"{title}{text}".encode()).hexdigest()[:8]
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>hp{salt}-", text)
+    for colour, themed in _THEMED.items():
+        text = re.sub(colour, themed, text, flags=re.IGNORECASE)
+    # The page's own type, at the size that Matplotlib measured with.
+    text = re.sub(r"font: ((?:\w+ )*)([\d.]+px) [^;\"]*", r"font: \1\2 sans-serif", text)
+    return re.sub(r">\s+<", "><", text)
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> MarkdownTable:
+    """Return a table whose cells are right-aligned where they start with a digit."""
+    first = [str(cell) for cell in rows[0]] if rows else []
+    align = ["right" if cell[:1].isdigit() else "left" for cell in first]
+    text = [[str(cell) for cell in row] for row in rows]
+    return MarkdownTable(
+        tabulate(text, columns, tablefmt="pipe", colalign=align or None, disable_numparse=True)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MarkdownTable:
+    """A table that a page renders in its own style and every builder understands."""
+
+    markdown: str
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown
+
+    def __repr__(self) -> str:
+        return self.markdown
+
+
+def address_spaces(layouts: Mapping[str, Layout], sizes: PageSizes, title: str) -> Picture:
+    """Draw modelled layouts as strips of address space, one above the other, to one scale.
+
+    Parameters
+    ----------
+    layouts
+        By the name of their rule; models, because measurements do not know which ranges are huge.
+    sizes
+        Page sizes, for the PMD boundaries.
+    title
+        What the picture shows.
+    """
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.0, 0.75 + 0.62 * len(layouts)))
+        axes = figure.subplots()
+        deepest = max(m.start_offset for layout in layouts.values() for m in layout.mappings) / MIB
+        for row, (name, layout) in enumerate(layouts.items()):
+            _strip(axes, -row, layout, sizes)
+            huge = f"{layout.coverage:.0%} huge"
+            axes.text(
+                -deepest, 0.45 - row, f"{name} · {huge} · {layout.minor_faults:,} faults", size=8.5
+            )
+        axes.set(
+            xlim=(-deepest - 0.1, 0.1),
+            ylim=(0.75 - len(layouts), 0.65),
+            yticks=[],
+            xlabel="MiB below the top of the free address space; grid lines are 2 MiB boundaries",
+        )
+        pmd = sizes.pmd / MIB
+        axes.set_xticks([-i * pmd for i in range(int(deepest / pmd) + 1)])
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{abs(x):.0f}"))
+        axes.spines["left"].set_visible(False)
+        figure.legend(
+            handles=[
+                Rectangle((0, 0), 1, 1, color=HUGE, label="huge page"),
+                Rectangle((0, 0), 1, 1, color=BASE, label="base pages"),
+                Rectangle((0, 0), 1, 1, fill=False, hatch="////", color=GAP, label="hole"),
+            ],
+            loc="outside upper right",
+            ncols=3,
+        )
+        return _finish(figure, title, _layouts_text(layouts))
+
+
+def _strip(axes: Axes, y: float, layout: Layout, sizes: PageSizes) -> None:
+    """Draw one layout, with the first mapping at the right, where the addresses are highest."""
+    height, lower = 0.34, y
+    above: float | None = None
+    for number, mapping in enumerate(layout.mappings, 1):
+        start, length = -mapping.start_offset / MIB, mapping.length / MIB
+        axes.add_patch(Rectangle((start, lower), length, height, facecolor=BASE, linewidth=0))
+        if above is not None and start + length < above:
+            gap = (start + length, lower)
+            axes.add_patch(
+                Rectangle(gap, above - gap[0], height, fill=False, hatch="////", color=GAP, lw=0)
+            )
+        axes.text(start + length / 2, lower - 0.02, str(number), ha="center", va="top", size=7.5)
+        above = start
+    for offset in layout.huge_offsets or ():
+        axes.add_patch(
+            Rectangle(
+                (-offset / MIB, lower), sizes.pmd / MIB, height, facecolor=HUGE, edgecolor="none"
+            )
+        )
+    for mapping in layout.mappings:
+        start, length = -mapping.start_offset / MIB, mapping.length / MIB
+        axes.add_patch(Rectangle((start, lower), length, height, fill=False, color=INK, lw=1))
+
+
+def _layouts_text(layouts: Mapping[str, Layout]) -> str:
+    rows = [
+        [name, f"{x.coverage:.1%}", f"{x.minor_faults:,}", x.vmas, format_kib(x.gap_kib)]
+        for name, x in layouts.items()
+    ]
+    return tabulate(rows, ["rule", "coverage", "faults", "VMAs", "holes"])
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a chart.
+
+    Parameters
+    ----------
+    name
+        What it is called in the legend.
+    x, y
+        Its points.
+    colour
+        One of this module's colours.
+    style
+        Matplotlib's line style.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: str
+    style: str = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One pair of axes of a chart.
+
+    Parameters
+    ----------
+    title, x_label, y_label
+        With units.
+    lines
+        What is drawn.
+    percent
+        Whether y is a share of one.
+    log_x, log_y
+        Whether an axis is logarithmic; a logarithmic x is a size in KiB and is labelled so.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    lines: Sequence[Line]
+    percent: bool = False
+    log_x: bool = False
+    log_y: bool = False
+
+
+def chart(panels: Sequence[Panel], title: str, *, height: float = 2.7) -> Picture:
+    """Draw panels of lines side by side, with one legend above.
+
+    Parameters
+    ----------
+    panels
+        One or two.
+    title
+        The finding, in words.
+    height
+        Inches.
+    """
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.0, height))
+        for panel, axes in zip(
+            panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True
+        ):
+            _panel(axes, panel)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        if len(labels) > 1:
+            figure.legend(handles, labels, loc="outside upper left", ncols=min(4, len(labels)))
+        return _finish(figure, title, _lines_text(panels))
+
+
+def _panel(axes: Axes, panel: Panel) -> None:
+    for line in panel.lines:
+        axes.plot(line.x, line.y, line.style, color=line.colour, label=line.name)
+    axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+    if panel.log_x:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: format_kib(x)))
+    if panel.log_y:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(0, 1.05 if panel.percent else None)
+    if panel.percent:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def _lines_text(panels: Sequence[Panel]) -> str:
+    blocks = []
+    for panel in panels:
+        rows = [
+            [line.name, *(f"{y:.3g}" for y in (line.y[0], line.y[len(line.y) // 2], line.y[-1]))]
+            for line in panel.lines
+        ]
+        heading = f"{panel.title} ({panel.y_label} at the first, middle and last {panel.x_label})"
+        blocks.append(f"{heading}\n{tabulate(rows, ['', 'first', 'middle', 'last'])}")
+    return "\n\n".join(blocks)
+
+
+def bars(
+    rows: Mapping[str, Mapping[str, float]],
+    colours: Mapping[str, str],
+    x_label: str,
+    title: str,
+) -> Picture:
+    """Draw horizontal stacked bars.
+
+    Parameters
+    ----------
+    rows
+        Value of each part, by the name of the bar; parts in the order they are stacked.
+    colours
+        Colour of each part.
+    x_label
+        With the unit.
+    title
+        The finding, in words.
+    """
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.0, 0.9 + 0.36 * len(rows)))
+        axes = figure.subplots()
+        names = list(rows)[::-1]
+        left = [0.0] * len(names)
+        for part, colour in colours.items():
+            values = [rows[name].get(part, 0.0) for name in names]
+            axes.barh(names, values, left=left, color=colour, label=part, height=0.62)
+            left = [a + b for a, b in zip(left, values, strict=True)]
+        axes.set(xlabel=x_label)
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        figure.legend(loc="outside upper left", ncols=min(4, len(colours)))
+        text = tabulate(
+            [[name, *(f"{rows[name].get(part, 0.0):,.0f}" for part in colours)] for name in rows],
+            [x_label, *colours],
+        )
+        return _finish(figure, title, text)
