@@ -40,6 +40,7 @@ nb_execution_timeout = 180  # seconds a cell
 nb_execution_show_tb = True
 nb_output_stderr = "warn"
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # tables, and links to the glossary
 nb_kernel_rgx_aliases = {".*": "python3"}
 nb_embed_helpers = ["notebooks/hugeprobe/**/*.py", "notebooks/records/**/*.json"]
 

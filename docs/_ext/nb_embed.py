@@ -22,7 +22,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from html import escape
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -32,7 +32,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from docutils.nodes import Node
     from sphinx.application import Sphinx
@@ -58,6 +58,26 @@ class PendingValue(nodes.Inline, nodes.TextElement):
 
 class EmbeddedTable(nodes.figure):
     """A figure that counts, and is referred to, as a table."""
+
+
+def visit_figure(writer: Any, node: EmbeddedTable) -> None:
+    """Begin a table in HTML or text, which have no numbering of their own."""
+    writer.visit_figure(node)
+
+
+def depart_figure(writer: Any, node: EmbeddedTable) -> None:
+    """End a table in HTML or text."""
+    writer.depart_figure(node)
+
+
+def visit_float(writer: Any, _node: EmbeddedTable) -> None:
+    """Begin a table in LaTeX, which numbers it by its environment."""
+    writer.body.append("\n\\begin{table}[htbp]\n\\centering\n\\capstart\n")
+
+
+def depart_float(writer: Any, _node: EmbeddedTable) -> None:
+    """End a table in LaTeX."""
+    writer.body.append("\n\\end{table}\n")
 
 
 def warn(subtype: str, message: str, location: Node | str | tuple[str, int]) -> None:
@@ -166,8 +186,8 @@ def make_accessible(outputs: nodes.container, alt: str, name: str) -> None:
     scrolling box called `name`.
     """
     scroll = {"class": "nb-scroll", "role": "group", "tabindex": "0", "aria-label": name}
-    for image in outputs.findall(nodes.image):
-        image["alt"] = alt or image.get("alt", "")
+    for image in outputs.findall(nodes.image) if alt else ():
+        image["alt"] = alt
     for html in list(outputs.findall(nodes.raw)):
         if html.get("format") == "html" and alt:
             wrap(html, **{"class": "nb-picture", "role": "img", "aria-label": alt})
@@ -184,8 +204,8 @@ def value_of(outputs: nodes.container) -> list[Node]:
     """Return the one line that a cell put out; an empty list if it is not one line."""
     for node in outputs.findall(nodes.container):
         if node.get("mime_type") == "text/markdown":
-            [*blocks] = node.children
-            return blocks[0].children if len(blocks) == 1 else []
+            only, *others = node.children
+            return [] if others or not isinstance(only, nodes.paragraph) else only.children
     text = "".join(block.astext() for block in outputs.findall(nodes.literal_block)).strip()
     try:
         literal = ast.literal_eval(text)
@@ -244,20 +264,10 @@ def check_labels(app: Sphinx, document: nodes.document) -> None:
 
 
 def depend_on_helpers(app: Sphinx, _docname: str, _source: list[str]) -> None:
-    """Rebuild notebooks, and the pages that embed them, when a module that they import changes."""
+    """Rebuild a page when a module that notebooks import, or a record that they read, changes."""
     for pattern in app.config.nb_embed_helpers:
         for path in app.srcdir.glob(pattern):
             app.env.note_dependency(path)
-
-
-def table_visitors() -> dict[str, tuple[Callable[..., None], Callable[..., None]]]:
-    """Write a table with a caption as a figure; in LaTeX, number it among the tables."""
-    figure = (lambda self, node: self.visit_figure(node), lambda self, node: self.depart_figure(node))
-    latex = (
-        lambda self, _node: self.body.append("\n\\begin{table}[htbp]\n\\centering\n\\capstart\n"),
-        lambda self, _node: self.body.append("\n\\end{table}\n"),
-    )
-    return {"html": figure, "text": figure, "latex": latex}
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
@@ -265,7 +275,8 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_config_value("nb_embed_helpers", [], "env", frozenset({list}))
     app.add_node(PendingCell)
     app.add_node(PendingValue)
-    app.add_enumerable_node(EmbeddedTable, "table", **table_visitors())
+    figure, float_ = (visit_figure, depart_figure), (visit_float, depart_float)
+    app.add_enumerable_node(EmbeddedTable, "table", None, html=figure, text=figure, latex=float_)
     app.add_directive("nb-embed", NbEmbed)
     app.add_role("nb-value", NbValue())
     app.add_post_transform(FillCells)
