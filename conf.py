@@ -83,7 +83,7 @@ html_theme_options = {
     "primary_sidebar_end": [],
     "article_header_start": [],
     "article_header_end": ["notebook-download"],
-    "secondary_sidebar_items": {"**": ["page-toc"], "notebooks/*": []},
+    "secondary_sidebar_items": ["page-toc"],
     "footer_start": [],
     "footer_end": [],
     "show_toc_level": 2,
