@@ -1,0 +1,37 @@
+"""The models that are measured, by name; each module holds one kind."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from hugeprobe.errors import BadRequestError
+from hugeprobe.workloads import bert
+from hugeprobe.workloads.base import Inputs, Shape, Workload
+from hugeprobe.workloads.detector import DETECTOR
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["WORKLOADS", "Inputs", "Shape", "Workload", "find"]
+
+_ALL: Final[tuple[Workload, ...]] = (DETECTOR, bert.MINI, bert.BASE, bert.TINY)
+
+WORKLOADS: Final[Mapping[str, Workload]] = MappingProxyType({work.name: work for work in _ALL})
+"""Every workload under its name."""
+
+
+def find(name: str) -> Workload:
+    """Return the workload of that name.
+
+    Raises
+    ------
+    BadRequestError
+        If there is none.
+    """
+    try:
+        return WORKLOADS[name]
+    except KeyError:
+        raise BadRequestError(
+            f"There is no workload named {name!r}; choose one of {', '.join(WORKLOADS)}."
+        ) from None

@@ -1,0 +1,62 @@
+"""What a workload is: a model, the input shapes it meets, and inputs drawn once per seed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hugeprobe.errors import NotObservable
+
+Shape: TypeAlias = tuple[int, ...]
+"""What varies: ``(batch, length)`` of texts, ``(batch, 3, height, width)`` of images."""
+
+Inputs: TypeAlias = dict[str, NDArray[Any]]
+"""Arrays by the name of the model's input."""
+
+
+class Workload(Protocol):
+    """One model and the sequence of inputs that it is measured with."""
+
+    @property
+    def name(self) -> str:
+        """Short name, as the command line and the records spell it."""
+
+    @property
+    def description(self) -> str:
+        """What it is, in one sentence."""
+
+    @property
+    def licence(self) -> str:
+        """SPDX identifier of the licence of the weights."""
+
+    @property
+    def source(self) -> str:
+        """Where the weights come from, in a few words."""
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Input shapes in the order they arrive; one that occurred before is a *return* to it."""
+
+    @property
+    def memory_kib(self) -> int:
+        """Upper bound of what one run may hold resident, in KiB, including building the model."""
+
+    def model_path(self, cache: Path) -> Path | NotObservable:
+        """Return the ONNX file, building it in the folder ``cache`` where it has to be built."""
+
+    def inputs(self, shape: Shape, seed: int) -> Inputs:
+        """Draw the inputs of one shape; the same shape and seed always give the same arrays.
+
+        It happens in the measured process, so it must not free large arrays: the first block that
+        is freed raises the threshold above which glibc maps every later one (``mallopt(3)``).
+        """
+
+
+def generator(seed: int, shape: Shape) -> np.random.Generator:
+    """Return the generator of one shape's inputs, independent of the other shapes drawn."""
+    return np.random.default_rng([seed, *shape])

@@ -1,0 +1,336 @@
+"""BERT encoders with random weights, built from a Hugging Face style configuration.
+
+The weights are random because neither the number nor the size of the memory blocks depends on
+their values. The graph is the usual export of ``BertModel``: embeddings, then per layer
+self-attention under a padding mask and a feed-forward block with GELU, each with a residual sum
+and a layer normalisation (Devlin et al., 2018, https://arxiv.org/abs/1810.04805).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from hugeprobe.errors import BadRequestError, NotObservable
+from hugeprobe.workloads.base import Inputs, Shape, generator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+_OPSET: Final = 17  # the first with LayerNormalization
+_IR_VERSION: Final = 8  # the one that belongs to opset 17; older runtimes refuse newer ones
+_MASKED: Final = np.finfo(np.float32).min
+
+
+@dataclass(frozen=True, slots=True)
+class BertConfig:
+    """The fields of ``transformers.BertConfig`` that decide sizes, under the same names."""
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    vocab_size: int = 30522
+    max_position_embeddings: int = 512
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise BadRequestError(
+                f"A BERT of hidden_size {self.hidden_size} cannot be split over "
+                f"{self.num_attention_heads} attention heads; choose a divisor."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Bert:
+    """A BERT encoder whose batch and length are dynamic.
+
+    Parameters
+    ----------
+    name
+        Short name.
+    config
+        Sizes of the network.
+    shapes
+        ``(batch, length)`` of the token arrays.
+    memory_kib
+        Upper bound of the resident memory of one run, in KiB.
+    weight_seed
+        Seed of the weights; inputs have a seed of their own.
+    """
+
+    name: str
+    config: BertConfig
+    shapes: tuple[Shape, ...]
+    memory_kib: int
+    weight_seed: int = 0
+
+    @property
+    def description(self) -> str:
+        """What it is, in one sentence."""
+        c = self.config
+        return (
+            f"BERT encoder in fp32, {c.num_hidden_layers} layers of width {c.hidden_size}, "
+            "batch and length dynamic."
+        )
+
+    @property
+    def licence(self) -> str:
+        """SPDX identifier of the licence of the weights."""
+        return "Apache-2.0"
+
+    @property
+    def source(self) -> str:
+        """Where the weights come from."""
+        return f"random weights, seed {self.weight_seed}, built here"
+
+    def model_path(self, cache: Path) -> Path | NotObservable:
+        """Return the ONNX file, built on first use (about 2 s for each 100 MiB of weights).
+
+        The file name carries a digest of the configuration and of this module, so that neither can
+        change without a new file.
+        """
+        recipe = repr((self.config, self.weight_seed)).encode() + Path(__file__).read_bytes()
+        path = cache / f"{self.name}-{hashlib.sha256(recipe).hexdigest()[:12]}.onnx"
+        if path.exists():
+            return path
+        try:
+            model = build(self.config, self.weight_seed).SerializeToString()
+        except ModuleNotFoundError:
+            return NotObservable(
+                "the package onnx, which builds the BERT graph, is not installed; "
+                "python -m pip install onnx adds it"
+            )
+        cache.mkdir(parents=True, exist_ok=True)
+        # Written aside and renamed, so that an interrupted build leaves no half file.
+        with tempfile.NamedTemporaryFile(dir=cache, suffix=".part", delete=False) as part:
+            try:
+                part.write(model)
+                part.close()
+                os.replace(part.name, path)  # noqa: PTH105 - part.name is a string
+            finally:
+                Path(part.name).unlink(missing_ok=True)
+        return path
+
+    def inputs(self, shape: Shape, seed: int) -> Inputs:
+        """Draw token numbers, and a mask that pads each text after half its length or later.
+
+        Raises
+        ------
+        BadRequestError
+            If the length exceeds the positions that the model has embeddings for.
+        """
+        batch, length = shape
+        if length > self.config.max_position_embeddings:
+            raise BadRequestError(
+                f"{self.name} reads up to {self.config.max_position_embeddings} tokens, "
+                f"but was given {length}; choose a shorter input."
+            )
+        rng = generator(seed, shape)
+        lengths = rng.integers(length // 2, length, size=(batch, 1), endpoint=True)
+        return {
+            "input_ids": rng.integers(self.config.vocab_size, size=shape, dtype=np.int64),
+            "attention_mask": (np.arange(length) < np.maximum(lengths, 1)).astype(np.int64),
+        }
+
+
+def weights(config: BertConfig, seed: int) -> dict[str, NDArray[np.float32]]:
+    """Draw every weight of the encoder, by name, as float32."""
+    rng = np.random.default_rng(seed)
+    width, inner = config.hidden_size, config.intermediate_size
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word": (config.vocab_size, width),
+        "embeddings.position": (config.max_position_embeddings, width),
+        "embeddings.token_type": (width,),
+        "embeddings.norm.scale": (width,),
+        "embeddings.norm.bias": (width,),
+    }
+    for layer in range(config.num_hidden_layers):
+        for name, rows, columns in (
+            ("query", width, width),
+            ("key", width, width),
+            ("value", width, width),
+            ("attended", width, width),
+            ("inner", width, inner),
+            ("outer", inner, width),
+        ):
+            shapes[f"layer.{layer}.{name}.weight"] = (rows, columns)
+            shapes[f"layer.{layer}.{name}.bias"] = (columns,)
+        for name in ("attended.norm", "outer.norm"):
+            shapes[f"layer.{layer}.{name}.scale"] = (width,)
+            shapes[f"layer.{layer}.{name}.bias"] = (width,)
+
+    drawn = {}
+    for name, shape in shapes.items():
+        values = rng.standard_normal(shape, dtype=np.float32)
+        values *= np.float32(config.initializer_range)
+        drawn[name] = values + np.float32(name.endswith(".scale"))  # scales lie around one
+    return drawn
+
+
+@dataclass(slots=True)
+class _Graph:
+    """Nodes in the making; each method adds one and returns the name of its output."""
+
+    nodes: list[Any] = field(default_factory=list)
+    constants: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        from onnx import helper  # noqa: PLC0415 - an optional package
+
+        output = f"{operator}.{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
+        return output
+
+    def constant(self, values: NDArray[Any]) -> str:
+        """Return the name of a small constant; equal ones share a name."""
+        name = f"constant.{values.dtype}.{values.tolist()}"
+        self.constants[name] = values
+        return name
+
+    def integers(self, *values: int) -> str:
+        return self.constant(np.array(values, dtype=np.int64))
+
+    def scalar(self, value: float) -> str:
+        return self.constant(np.array(value, dtype=np.float32))
+
+    def dense(self, values: str, name: str) -> str:
+        return self.add("Add", self.add("MatMul", values, f"{name}.weight"), f"{name}.bias")
+
+    def norm(self, values: str, name: str, epsilon: float) -> str:
+        scale, bias = f"{name}.scale", f"{name}.bias"
+        return self.add("LayerNormalization", values, scale, bias, axis=-1, epsilon=epsilon)
+
+    def gelu(self, values: str) -> str:
+        erf = self.add("Erf", self.add("Div", values, self.scalar(np.sqrt(2.0))))
+        halved = self.add("Mul", values, self.scalar(0.5))
+        return self.add("Mul", halved, self.add("Add", erf, self.scalar(1.0)))
+
+
+def _embeddings(graph: _Graph, config: BertConfig) -> str:
+    words = graph.add("Gather", "embeddings.word", "input_ids")
+    shape = graph.add("Shape", "input_ids")
+    length = graph.add("Slice", shape, graph.integers(1), graph.integers(2))
+    start = graph.integers(0)
+    positions = graph.add("Slice", "embeddings.position", start, length, start)
+    summed = graph.add("Add", graph.add("Add", words, "embeddings.token_type"), positions)
+    return graph.norm(summed, "embeddings.norm", config.layer_norm_eps)
+
+
+def _mask(graph: _Graph) -> str:
+    """Turn 1 (read) and 0 (padding) into 0 and the most negative number, to add to the scores."""
+    spread = graph.add("Unsqueeze", "attention_mask", graph.integers(1, 2))
+    padding = graph.add("Sub", graph.scalar(1.0), graph.add("Cast", spread, to=1))  # 1 is float32
+    return graph.add("Mul", padding, graph.scalar(float(_MASKED)))
+
+
+def _attention(graph: _Graph, config: BertConfig, values: str, mask: str, layer: str) -> str:
+    heads = config.num_attention_heads
+    size = config.hidden_size // heads
+
+    def split(name: str, *order: int) -> str:
+        dense = graph.dense(values, f"{layer}.{name}")
+        parts = graph.add("Reshape", dense, graph.integers(0, 0, heads, size))
+        return graph.add("Transpose", parts, perm=order)
+
+    scores = graph.add("MatMul", split("query", 0, 2, 1, 3), split("key", 0, 2, 3, 1))
+    scaled = graph.add("Div", scores, graph.scalar(np.sqrt(size)))
+    shares = graph.add("Softmax", graph.add("Add", scaled, mask), axis=-1)
+    context = graph.add("MatMul", shares, split("value", 0, 2, 1, 3))
+    joined = graph.add("Transpose", context, perm=(0, 2, 1, 3))
+    return graph.add("Reshape", joined, graph.integers(0, 0, config.hidden_size))
+
+
+def _layer(graph: _Graph, config: BertConfig, values: str, mask: str, layer: str) -> str:
+    context = _attention(graph, config, values, mask, layer)
+    attended = graph.add("Add", graph.dense(context, f"{layer}.attended"), values)
+    attended = graph.norm(attended, f"{layer}.attended.norm", config.layer_norm_eps)
+    inner = graph.gelu(graph.dense(attended, f"{layer}.inner"))
+    outer = graph.add("Add", graph.dense(inner, f"{layer}.outer"), attended)
+    return graph.norm(outer, f"{layer}.outer.norm", config.layer_norm_eps)
+
+
+def _tensors(arrays: Mapping[str, NDArray[Any]]) -> Iterator[Any]:
+    from onnx import numpy_helper  # noqa: PLC0415 - an optional package
+
+    for name, values in arrays.items():
+        yield numpy_helper.from_array(values, name)
+
+
+def build(config: BertConfig, seed: int) -> Any:
+    """Build the encoder as an ``onnx.ModelProto``: token arrays in, ``last_hidden_state`` out.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If the package onnx is not installed.
+    """
+    from onnx import TensorProto, helper  # noqa: PLC0415 - an optional package
+
+    graph = _Graph()
+    values, mask = _embeddings(graph, config), _mask(graph)
+    for layer in range(config.num_hidden_layers):
+        values = _layer(graph, config, values, mask, f"layer.{layer}")
+    graph.nodes.append(helper.make_node("Identity", [values], ["last_hidden_state"]))
+
+    tokens = ["batch", "length"]
+    proto = helper.make_graph(
+        graph.nodes,
+        "bert",
+        [
+            helper.make_tensor_value_info(name, TensorProto.INT64, tokens)
+            for name in ("input_ids", "attention_mask")
+        ],
+        [
+            helper.make_tensor_value_info(
+                "last_hidden_state", TensorProto.FLOAT, [*tokens, config.hidden_size]
+            )
+        ],
+        initializer=list(_tensors(weights(config, seed) | graph.constants)),
+    )
+    return helper.make_model(
+        proto, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION
+    )
+
+
+BASE: Final = Bert(
+    name="bert-base",
+    config=BertConfig(),
+    shapes=((8, 64), (8, 128), (8, 256), (8, 512), (8, 64), (8, 512)),
+    memory_kib=6 * 1024 * 1024,
+)
+"""BERT-base of the original paper: 110 million weights, 418 MiB."""
+
+MINI: Final = Bert(
+    name="bert-mini",
+    config=BertConfig(
+        hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
+    ),
+    shapes=((4, 32), (4, 64), (4, 128), (4, 256), (4, 32), (4, 256)),
+    memory_kib=1536 * 1024,
+)
+"""The sizes of all-MiniLM-L6-v2, the usual sentence encoder: 23 million weights, 87 MiB."""
+
+TINY: Final = Bert(
+    name="bert-tiny",
+    config=BertConfig(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=256,
+        vocab_size=1024,
+    ),
+    shapes=((2, 16), (8, 64), (8, 256), (2, 16), (8, 256)),
+    memory_kib=512 * 1024,
+)
+"""For tests and slow guests: next to no arithmetic, yet blocks of a few MiB at the last shape."""

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from hugeprobe.errors import BadRequestError, NotObservable
+from hugeprobe.workloads import WORKLOADS, bert, detector, find
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from hugeprobe.workloads import Inputs
+
+Array = NDArray[np.float64]
+
+needs_onnx = "BERT graphs cannot be built: the package onnx is not installed."
+needs_openvino = "OpenVINO is not installed."
+needs_onnxruntime = "ONNX Runtime is not installed."
+
+
+def forward(config: bert.BertConfig, seed: int, inputs: Inputs) -> Array:
+    """BERT in double precision, written from the paper rather than from the graph."""
+    w: Mapping[str, Array] = {k: v.astype(float) for k, v in bert.weights(config, seed).items()}
+    tokens, mask = inputs["input_ids"], inputs["attention_mask"]
+    length, heads = tokens.shape[1], config.num_attention_heads
+
+    def norm(x: Array, name: str) -> Array:
+        centred = x - x.mean(-1, keepdims=True)
+        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + config.layer_norm_eps)
+        return np.asarray(scaled * w[f"{name}.scale"] + w[f"{name}.bias"])
+
+    def dense(x: Array, name: str) -> Array:
+        return np.asarray(x @ w[f"{name}.weight"] + w[f"{name}.bias"])
+
+    def attend(x: Array, layer: str) -> Array:
+        query, key, value = (
+            np.stack(np.split(dense(x, f"{layer}.{name}"), heads, axis=-1), axis=1)
+            for name in ("query", "key", "value")
+        )
+        scores = np.einsum("bhik,bhjk->bhij", query, key) / math.sqrt(query.shape[-1])
+        scores = np.where(mask[:, None, None, :] == 1, scores, -np.inf)
+        shares = np.exp(scores - scores.max(-1, keepdims=True))
+        shares /= shares.sum(-1, keepdims=True)
+        context = np.einsum("bhij,bhjk->bhik", shares, value)
+        return dense(np.concatenate(list(np.moveaxis(context, 1, 0)), -1), f"{layer}.attended")
+
+    embedded = w["embeddings.word"][tokens] + w["embeddings.position"][:length]
+    x = norm(embedded + w["embeddings.token_type"], "embeddings.norm")
+    for number in range(config.num_hidden_layers):
+        layer = f"layer.{number}"
+        x = norm(x + attend(x, layer), f"{layer}.attended.norm")
+        inner = dense(x, f"{layer}.inner")
+        gelu = inner * 0.5 * (1 + np.vectorize(math.erf)(inner / math.sqrt(2)))
+        x = norm(x + dense(gelu, f"{layer}.outer"), f"{layer}.outer.norm")
+    return x
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    pytest.importorskip("onnx", reason=needs_onnx)
+    path = bert.TINY.model_path(tmp_path_factory.mktemp("models"))
+    assert not isinstance(path, NotObservable)
+    return str(path)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 16), (3, 33)])
+def test_onnxruntime_agrees_with_plain_numpy(tiny_model: str, shape: tuple[int, int]) -> None:
+    runtime: Any = pytest.importorskip("onnxruntime", reason=needs_onnxruntime)
+    session = runtime.InferenceSession(tiny_model, providers=["CPUExecutionProvider"])
+    inputs = bert.TINY.inputs(shape, seed=3)
+    (output,) = session.run(None, inputs)
+    np.testing.assert_allclose(output, forward(bert.TINY.config, 0, inputs), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 16), (3, 33)])
+def test_openvino_agrees_with_plain_numpy(tiny_model: str, shape: tuple[int, int]) -> None:
+    openvino: Any = pytest.importorskip("openvino", reason=needs_openvino)
+    precision = {"INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.Core().compile_model(tiny_model, "CPU", precision)
+    inputs = bert.TINY.inputs(shape, seed=3)
+    output = model(inputs)[0]
+    np.testing.assert_allclose(output, forward(bert.TINY.config, 0, inputs), atol=1e-5)
+
+
+def test_padding_does_not_change_what_is_read() -> None:
+    ids = np.array([[5, 6, 7, 0, 0]])
+    mask = np.array([[1, 1, 1, 0, 0]])
+    padded = forward(bert.TINY.config, 0, {"input_ids": ids, "attention_mask": mask})
+    bare = forward(bert.TINY.config, 0, {"input_ids": ids[:, :3], "attention_mask": mask[:, :3]})
+    np.testing.assert_allclose(padded[:, :3], bare)
+
+
+def test_graph_is_valid_onnx(tiny_model: str) -> None:
+    onnx: Any = pytest.importorskip("onnx", reason=needs_onnx)
+    onnx.checker.check_model(tiny_model, full_check=True)
+
+
+def test_weights_have_the_size_of_the_published_models() -> None:
+    """Counts of the encoders of bert-base-uncased and all-MiniLM-L6-v2, without pooler.
+
+    They hold two token types where the graph, which knows one, needs a single row.
+    """
+    base = sum(values.size for values in bert.weights(bert.BASE.config, 0).values())
+    mini = sum(values.size for values in bert.weights(bert.MINI.config, 0).values())
+    assert base == 109_482_240 - (768 * 768 + 768) - 768
+    assert mini == 22_713_216 - (384 * 384 + 384) - 384
+
+
+def test_model_is_built_once_and_leaves_nothing_else(tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason=needs_onnx)
+    first = bert.TINY.model_path(tmp_path)
+    assert not isinstance(first, NotObservable)
+    written = first.stat().st_mtime_ns
+    assert bert.TINY.model_path(tmp_path) == first
+    assert first.stat().st_mtime_ns == written
+    assert list(tmp_path.iterdir()) == [first]
+
+
+def test_other_weights_are_another_file(tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason=needs_onnx)
+    other = bert.Bert("bert-tiny", bert.TINY.config, bert.TINY.shapes, 0, weight_seed=1)
+    assert other.model_path(tmp_path) != bert.TINY.model_path(tmp_path)
+
+
+def test_missing_onnx_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnx", None)
+    answer = bert.TINY.model_path(tmp_path)
+    assert isinstance(answer, NotObservable)
+    assert "pip install onnx" in str(answer)
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_detector_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detector, "_PACKAGE", "no-such-package-of-that-name")
+    answer = detector.DETECTOR.model_path(tmp_path)
+    assert isinstance(answer, NotObservable)
+    assert "pip install" in str(answer)
+
+
+def test_detector_is_found_without_importing_its_package(tmp_path: Path) -> None:
+    path = detector.DETECTOR.model_path(tmp_path)
+    if isinstance(path, NotObservable):
+        pytest.skip(str(path))
+    assert path.suffix == ".onnx"
+    assert "rapidocr_onnxruntime" not in __import__("sys").modules
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_every_workload_says_what_it_is(name: str) -> None:
+    workload = find(name)
+    assert workload.name == name
+    assert workload.description.endswith(".")
+    assert workload.licence
+    assert workload.source
+    assert len(set(workload.shapes)) < len(workload.shapes), "no shape is returned to"
+
+
+@given(seed=st.integers(0, 2**32), name=st.sampled_from(sorted(WORKLOADS)))
+def test_inputs_are_drawn_once_per_seed(seed: int, name: str) -> None:
+    workload = WORKLOADS[name]
+    shape = workload.shapes[0]
+    one, two = workload.inputs(shape, seed), workload.inputs(shape, seed)
+    assert one.keys() == two.keys()
+    for key, values in one.items():
+        assert values.shape == shape
+        np.testing.assert_array_equal(values, two[key])
+
+
+@given(batch=st.integers(1, 4), length=st.integers(1, 512), seed=st.integers(0, 99))
+def test_every_text_is_read_from_its_start(batch: int, length: int, seed: int) -> None:
+    inputs = bert.TINY.inputs((batch, length), seed)
+    mask = inputs["attention_mask"]
+    assert (mask[:, 0] == 1).all()
+    assert (np.diff(mask, axis=1) <= 0).all()
+    assert (inputs["input_ids"] < bert.TINY.config.vocab_size).all()
+
+
+def test_bad_requests_are_sentences() -> None:
+    with pytest.raises(BadRequestError, match=r"up to 512 tokens.*given 513"):
+        bert.TINY.inputs((1, 513), 0)
+    with pytest.raises(BadRequestError, match="attention heads"):
+        bert.BertConfig(hidden_size=100, num_attention_heads=7)
+    with pytest.raises(BadRequestError, match="choose one of ppocr-detector"):
+        find("bert-huge")
