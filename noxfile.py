@@ -1,0 +1,100 @@
+"""Everything one does with this repository, one session each; ``nox -l`` lists them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["docs", "tests"]
+nox.options.reuse_venv = "yes"
+
+BUILD = Path("_build")
+SITE = ("-r", "requirements.txt")
+TEST_TOOLS = (
+    "pytest>=8.3,<10",
+    "hypothesis>=6.120,<7",
+    "playwright>=1.49,<2",  # drives the Chromium of the system
+    "axe-playwright-python>=0.1.4,<0.2",  # carries axe-core, so that no test needs a network
+    "beautifulsoup4>=4.13,<5",
+)
+LINT_TOOLS = (
+    "ruff>=0.9,<1",
+    "mypy>=1.14,<3",
+    "codespell>=2.3,<3",
+    "nox>=2024.10.9",
+    "types-docutils",
+    "types-psutil",
+)
+SPHINX = ("sphinx-build", "-n", "-T", "-d", str(BUILD / "doctrees"))
+
+
+def keep_out_of_home(session: nox.Session) -> None:
+    """Keep caches of Jupyter and matplotlib in the session's folder, and fill the slow one.
+
+    Else a first build would write to the user's home, or, where that cannot be written to or
+    fonts take long to list, warn in a cell, which fails the build.
+    """
+    folder = Path(session.create_tmp()).resolve()
+    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "MPLCONFIGDIR"):
+        session.env[name] = str(folder / name.lower())
+    session.run("python", "-c", "import matplotlib.font_manager", silent=True)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Run the notebooks and build the site into _build/html; a warning is an error."""
+    session.install(*SITE)
+    keep_out_of_home(session)
+    session.run(*SPHINX, "-W", "-E", "-b", "html", *session.posargs, ".", str(BUILD / "html"))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run all tests; those of the site build it first if _build/html is older than its sources."""
+    session.install(*SITE, *TEST_TOOLS)
+    keep_out_of_home(session)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, types, spelling, and that notebooks hold no outputs."""
+    session.install(*SITE, *TEST_TOOLS, *LINT_TOOLS)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    session.run("codespell")
+    session.run("python", "tests/clean_notebooks.py", *map(str, Path("notebooks").glob("*.ipynb")))
+
+
+@nox.session
+def linkcheck(session: nox.Session) -> None:
+    """Ask other hosts for what the guide links to; fail for dead links, report the unreachable."""
+    session.install(*SITE)
+    keep_out_of_home(session)
+    out = BUILD / "linkcheck"
+    codes = [0, 1]  # Sphinx fails for every link that it cannot reach; the report knows better
+    session.run(*SPHINX, "-q", "-b", "linkcheck", ".", str(out), success_codes=codes)
+    session.run("python", "docs/_ext/link_report.py", str(out / "output.json"))
+
+
+@nox.session
+def live(session: nox.Session) -> None:
+    """Serve the site, and build again whenever a page, a notebook or a module changes."""
+    session.install(*SITE, "sphinx-autobuild>=2024.10.3")
+    keep_out_of_home(session)
+    ignored = ("--ignore", f"{BUILD.resolve()}/*", "--ignore", "*/__pycache__/*")
+    served = ("-d", str(BUILD / "live-doctrees"), ".", str(BUILD / "live"))
+    session.run("sphinx-autobuild", *ignored, *session.posargs, *served)
+
+
+@nox.session
+def perf(session: nox.Session) -> None:
+    """Print the benchmarks, one ``name: value`` a line."""
+    session.install(*SITE)
+    keep_out_of_home(session)
+    for script in ("tests/perf.py", "tests/perf_site.py"):
+        if Path(script).exists():
+            session.run("python", script, *session.posargs)
