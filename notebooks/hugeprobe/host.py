@@ -206,7 +206,7 @@ def host_facts(root: Path = _LIVE) -> HostFacts:
         shrink_underused=_switch(thp / "shrink_underused"),
         base_kib=base,
         pmd_kib=pmd,
-        sizes=_sizes(thp),
+        sizes=mthp_sizes(root),
         unknown_settings=tuple(
             sorted(each.name for each in _files(thp) if each.name not in _KNOWN and each.is_file())
         ),
@@ -369,10 +369,11 @@ def _page_sizes(root: Path) -> tuple[int | None, int | None]:
     return base and base // KIB, pmd and pmd // KIB
 
 
-def _sizes(thp: Path) -> tuple[MthpSize, ...]:
+def mthp_sizes(root: Path = _LIVE) -> tuple[MthpSize, ...]:
+    """Return the settings and counters of each huge page size, largest first."""
     folders = {
         int(match[1]): folder
-        for folder in _files(thp)
+        for folder in _files(root / _THP)
         if (match := re.fullmatch(r"hugepages-(\d+)kB", folder.name))
     }
     return tuple(
