@@ -1,0 +1,452 @@
+"""Run a workload on a runtime in a fresh process, and see every MiB of it after every step.
+
+Each run is a process of its own, because an allocator remembers what it was asked before. What is
+to be compared is data: the :class:`Runtime` says which library loads which form of the model, the
+:class:`Arm` under which environment the process starts.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final
+
+from hugeprobe import host, linux, smaps
+from hugeprobe.coverage import Coverage, Mode, cover, mode_of
+from hugeprobe.errors import NotObservable, NotPermittedError, ProbeError
+from hugeprobe.runtimes import EXPORT_IR, THP_OFF, Request, RuntimeName, Stage, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from hugeprobe.workloads import Shape, Workload
+
+_PMD_KIB: Final = 2048  # where the kernel does not tell
+_THREADS_AT_MOST: Final = 4  # so that counts of hosts with many processors stay comparable
+_STEERS_ALLOCATION: Final = re.compile(
+    r"GLIBC_TUNABLES|LD_PRELOAD|MALLOC_\w+|NUMPY_MADVISE_HUGEPAGE"
+)
+_FOLDERS: Final = re.compile(r"(?:/[^\s/:'\"()]+)+/")
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A library and the form in which it gets the model.
+
+    Parameters
+    ----------
+    name
+        Package to import.
+    label
+        What figures call it.
+    ir
+        OpenVINO: load an IR, converted from the ONNX file, in place of the ONNX file.
+    mmap
+        OpenVINO: map the weights file rather than read it.
+    arena
+        ONNX Runtime: keep freed memory.
+    """
+
+    name: RuntimeName
+    label: str
+    ir: bool = False
+    mmap: bool = True
+    arena: bool = True
+
+
+OPENVINO: Final = Runtime("openvino", "OpenVINO")
+OPENVINO_IR: Final = Runtime("openvino", "OpenVINO, IR mapped", ir=True)
+OPENVINO_IR_READ: Final = Runtime("openvino", "OpenVINO, IR read", ir=True, mmap=False)
+ONNXRUNTIME: Final = Runtime("onnxruntime", "ONNX Runtime")
+ONNXRUNTIME_NO_ARENA: Final = Runtime("onnxruntime", "ONNX Runtime, arena off", arena=False)
+RUNTIMES: Final = (OPENVINO, ONNXRUNTIME)
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """What is changed about the process, and nothing else.
+
+    Parameters
+    ----------
+    name
+        Short name.
+    description
+        What it does, in one sentence.
+    env
+        Environment variables it adds. Variables that steer allocation are otherwise removed.
+    thp_disabled
+        Whether the process starts with ``PR_SET_THP_DISABLE``.
+    """
+
+    name: str
+    description: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    thp_disabled: bool = False
+
+
+DEFAULT: Final = Arm("default", "Nothing is changed.")
+ADVISE: Final = Arm(
+    "advise",
+    "glibc (2.35 or newer) advises huge pages for what it takes from the kernel.",
+    env={"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
+)
+OFF: Final = Arm("off", "Huge pages are forbidden to the process.", thp_disabled=True)
+ARMS: Final = (DEFAULT, ADVISE, OFF)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the process held after a step. Sizes are KiB.
+
+    Parameters
+    ----------
+    by_kind
+        Resident memory by kind of mapping.
+    anonymous
+        Resident anonymous memory by kind of mapping, and in each by what backs it.
+    eligible_kib
+        Resident anonymous memory in mappings that say ``THPeligible: 1``.
+    file_pmd_kib
+        Memory of files that is mapped by PMDs.
+    weights_kib
+        Resident part of the mapped weights file, 0 where the weights are not mapped.
+    weights_pmd_kib
+        What of it is mapped by PMDs.
+    vmas
+        Number of mappings.
+    holes_kib
+        Gaps shorter than a huge page between two neighbouring mappings: what alignment leaves.
+    """
+
+    by_kind: Mapping[str, int]
+    anonymous: Mapping[str, Coverage]
+    eligible_kib: int
+    file_pmd_kib: int
+    weights_kib: int
+    weights_pmd_kib: int
+    vmas: int
+    holes_kib: int
+
+    @property
+    def coverage(self) -> Coverage:
+        """Resident anonymous memory of all kinds by what backs it."""
+        return Coverage.total(self.anonymous.values())
+
+    @property
+    def resident_kib(self) -> int:
+        """All resident memory."""
+        return sum(self.by_kind.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One step of a run, and the memory after it; see :class:`hugeprobe.runtimes.Step`.
+
+    Parameters
+    ----------
+    step
+        What was done, its faults and time.
+    memory
+        What the process held when the step was done.
+    """
+
+    step: Step
+    memory: Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run, in the order in which it happened.
+
+    Parameters
+    ----------
+    workload
+        Name of the workload.
+    runtime, arm
+        What it ran on, and under what.
+    version
+        Version of the runtime.
+    threads
+        Threads that computed.
+    phases
+        Every step; the first is ``start``, the second ``load``.
+    """
+
+    workload: str
+    runtime: Runtime
+    arm: Arm
+    version: str
+    threads: int
+    phases: tuple[Phase, ...]
+
+    def at(self, stage: Stage) -> tuple[Phase, ...]:
+        """Return the phases of one stage, in order."""
+        return tuple(phase for phase in self.phases if phase.step.stage == stage)
+
+    def minor_faults(self, stage: Stage) -> int:
+        """Return the minor faults of all phases of one stage."""
+        return sum(phase.step.minor_faults for phase in self.at(stage))
+
+    def seconds(self, stage: Stage) -> float:
+        """Return the wall-clock seconds of all phases of one stage."""
+        return sum(phase.step.seconds for phase in self.at(stage))
+
+    @property
+    def steady(self) -> tuple[Phase, ...]:
+        """The last repeat at each shape: what every further inference looks like."""
+        return tuple({phase.step.shape: phase for phase in self.at("repeat")}.values())
+
+    @property
+    def checksums(self) -> tuple[str | None, ...]:
+        """Checksums of every step, by which the outputs of two arms are compared."""
+        return tuple(phase.step.checksum for phase in self.phases)
+
+    def to_json(self) -> str:
+        """Return it as one JSON object."""
+        return json.dumps(asdict(self))
+
+
+def usable_threads() -> int:
+    """Return the number of threads a run uses: the processors of this process, up to 4."""
+    return min(len(os.sched_getaffinity(0)), _THREADS_AT_MOST)
+
+
+def run(
+    workload: Workload,
+    runtime: Runtime = OPENVINO,
+    arm: Arm = DEFAULT,
+    *,
+    cache: Path,
+    shapes: Sequence[Shape] | None = None,
+    seed: int = 0,
+    repeats: int = 2,
+    threads: int | None = None,
+    timeout: float = 120.0,
+) -> Report | NotObservable:
+    """Run one workload once, in a process of its own.
+
+    Parameters
+    ----------
+    workload, runtime, arm
+        What to run, on what, and under what.
+    cache
+        Folder for the model where it has to be built or converted.
+    shapes
+        Input shapes in the order they arrive, in place of the workload's own.
+    seed
+        Seed of the inputs.
+    repeats
+        Inferences after the first at each new shape. ONNX Runtime plans its memory in the first
+        and allocates it in the second, so the steady state begins with the third.
+    threads
+        Threads that compute, by default :func:`usable_threads`.
+    timeout
+        Seconds for the whole run.
+
+    Returns
+    -------
+    Report or NotObservable
+        The latter where the runtime, the model or the memory for them is missing.
+
+    Raises
+    ------
+    ProbeError
+        If the process crashed or did not finish in time; what it said is in the text.
+    """
+    linux.require_linux()
+    model = missing(runtime) or _too_little(workload) or workload.model_path(cache)
+    if isinstance(model, NotObservable):
+        return model
+    if runtime.ir:
+        model = _exported(model, cache, timeout)
+    request = Request(
+        workload=workload.name,
+        model=str(model),
+        shapes=tuple(shapes or workload.shapes),
+        seed=seed,
+        repeats=repeats,
+        runtime=runtime.name,
+        threads=threads or usable_threads(),
+        mmap=runtime.mmap,
+        arena=runtime.arena,
+    )
+    version = metadata.version(runtime.name)
+    try:
+        done = tuple(phases(request, arm, timeout))
+    except (smaps.NoSmapsError, NotPermittedError):
+        return NotObservable("this system does not show the memory map of a process to its parent")
+    return Report(workload.name, runtime, arm, version, request.threads, done)
+
+
+def compare(
+    workload: Workload,
+    runtimes: Sequence[Runtime] = RUNTIMES,
+    arms: Sequence[Arm] = ARMS,
+    *,
+    cache: Path | None = None,
+    shapes: Sequence[Shape] | None = None,
+    repeats: int = 2,
+) -> list[Report | NotObservable]:
+    """Run one workload on every runtime under every arm, one process after another.
+
+    Parameters
+    ----------
+    workload, runtimes, arms
+        What to run.
+    cache
+        Folder for built models; by default a temporary one that is removed at the end.
+    shapes, repeats
+        As for :func:`run`.
+    """
+    with tempfile.TemporaryDirectory(prefix="hugeprobe-") as temporary:
+        folder = cache or Path(temporary)
+        return [
+            run(workload, runtime, arm, cache=folder, shapes=shapes, repeats=repeats)
+            for runtime in runtimes
+            for arm in arms
+        ]
+
+
+def missing(runtime: Runtime) -> NotObservable | None:
+    """Say that the runtime is not installed, if so, without importing it."""
+    if importlib.util.find_spec(runtime.name) is not None:
+        return None
+    return NotObservable(
+        f"the package {runtime.name} is not installed; python -m pip install {runtime.name} adds it"
+    )
+
+
+def _too_little(workload: Workload) -> NotObservable | None:
+    usable = host.usable_memory_kib()
+    if usable >= workload.memory_kib:
+        return None
+    return NotObservable(
+        f"{workload.name} may need {workload.memory_kib // 1024} MiB "
+        f"and this process may use {usable // 1024} MiB"
+    )
+
+
+def _exported(model: Path, cache: Path, timeout: float) -> Path:
+    """Convert to IR in a process of its own, so that this one stays free of the runtime."""
+    folder = cache / f"{model.stem}-ir"
+    if not folder.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as unfinished:
+            done = Path(unfinished) / "ir"
+            with _child([EXPORT_IR, str(model), str(done / "model.xml")], DEFAULT, timeout):
+                pass
+            done.rename(folder)  # whole or not at all, should this be interrupted
+    return folder / "model.xml"
+
+
+def phases(request: Request, arm: Arm, timeout: float) -> Iterator[Phase]:
+    """Start the measured process, and look at it after every step; see :func:`run`."""
+    facts = host.host_facts()
+    mode: Mode = "never" if arm.thp_disabled else mode_of(facts)
+    pmd_kib = facts.pmd_kib or _PMD_KIB
+    weights = str(Path(request.model).with_suffix(".bin").resolve())
+    ours, theirs = socket.socketpair()
+    arguments = [str(theirs.fileno()), *([THP_OFF] if arm.thp_disabled else [])]
+    with ours, _child(arguments, arm, timeout, theirs) as child:
+        ends = time.monotonic() + timeout
+        ours.settimeout(timeout)
+        theirs.close()
+        with ours.makefile("rw") as channel:
+            print(request.encode(), file=channel, flush=True)
+            for line in channel:
+                step, snapshot = Step.decode(line), smaps.snapshot(child.pid)
+                yield Phase(step, _memory(snapshot, mode, pmd_kib, weights))
+                ours.settimeout(max(0.001, ends - time.monotonic()))
+                print(file=channel, flush=True)
+
+
+@contextmanager
+def _child(
+    arguments: Sequence[str], arm: Arm, timeout: float, channel: socket.socket | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the measured process; at the end wait for it, and say how it failed if it did."""
+    command = [sys.executable, "-m", "hugeprobe.runtimes", *arguments]
+    handed_on = [] if channel is None else [channel.fileno()]
+    ends = time.monotonic() + timeout
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            command, env=child_environment(arm), pass_fds=handed_on, stdout=said, stderr=said
+        )
+        try:
+            with suppress(ConnectionError):  # it is gone: the status and its last words tell why
+                yield process
+            status = process.wait(max(0.0, ends - time.monotonic()))
+        except (TimeoutError, subprocess.TimeoutExpired):
+            raise ProbeError(
+                f"The measured process was given {timeout:g} s and did not finish. "
+                "Choose fewer or smaller shapes, or a longer time."
+            ) from None
+        finally:
+            process.kill()
+            process.wait()
+        if status:
+            raise ProbeError(f"The measured process {_ending(status)}{_last_words(said)}.")
+
+
+def child_environment(arm: Arm) -> dict[str, str]:
+    """Return this environment without what steers allocation, plus the arm and this package."""
+    kept = {
+        name: value for name, value in os.environ.items() if not _STEERS_ALLOCATION.fullmatch(name)
+    }
+    packages = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, packages)), **arm.env}
+
+
+def _ending(status: int) -> str:
+    if status > 0:
+        return f"failed with status {status}"
+    return f"was ended by {signal.Signals(-status).name}"
+
+
+def _last_words(said: IO[bytes]) -> str:
+    """Return the last line that the process wrote, without the folders that it names."""
+    said.seek(0)
+    lines = said.read().decode(errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return last and f": {without_folders(last)[:300]}"
+
+
+def without_folders(text: str) -> str:
+    """Cut paths in a message down to the file name, so that it can be published.
+
+    >>> without_folders("no such file: '/home/someone/models/a.onnx'")
+    "no such file: 'a.onnx'"
+    """
+    return _FOLDERS.sub("", text)
+
+
+def _memory(snapshot: smaps.Snapshot, mode: Mode, pmd_kib: int, weights: str) -> Memory:
+    of_kind: defaultdict[smaps.Kind, list[smaps.Mapping]] = defaultdict(list)
+    for mapping in snapshot:
+        of_kind[mapping.kind].append(mapping)
+    gaps = [(after.start - before.end) // 1024 for before, after in pairwise(snapshot)]
+    mapped = [mapping for mapping in snapshot if mapping.name == weights]
+    return Memory(
+        by_kind={kind.value: sums.rss_kib for kind, sums in snapshot.rollup().items()},
+        anonymous={kind.value: cover(of_kind[kind], mode, pmd_kib) for kind in of_kind},
+        eligible_kib=sum(each.anonymous_kib or 0 for each in snapshot if each.thp_eligible),
+        file_pmd_kib=snapshot.total.file_pmd_kib,
+        weights_kib=sum(mapping.rss_kib or 0 for mapping in mapped),
+        weights_pmd_kib=sum(mapping.file_pmd_kib or 0 for mapping in mapped),
+        vmas=len(snapshot),
+        holes_kib=sum(gap for gap in gaps if gap < pmd_kib),
+    )

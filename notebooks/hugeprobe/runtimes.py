@@ -1,0 +1,251 @@
+"""Run one model on one runtime, step by step, and count the minor faults of every step.
+
+This is the process that is measured: ``python -m hugeprobe.runtimes FD``, started by
+:mod:`hugeprobe.inference`, which looks at its memory from outside between two steps. It therefore
+reads no kernel file, and keeps nothing between steps that the runtime did not ask for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import resource
+import socket
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TextIO, TypeVar
+
+import numpy as np
+
+from hugeprobe import linux, workloads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hugeprobe.workloads import Inputs, Shape
+
+RuntimeName = Literal["openvino", "onnxruntime"]
+Stage = Literal["start", "load", "first", "repeat", "back"]
+"""``start``: imports and inputs; ``load``: read and compile; ``first``: a shape not seen before;
+``repeat``: the same input again; ``back``: a shape seen before another one."""
+
+THP_OFF: Final = "--thp-off"
+EXPORT_IR: Final = "--export-ir"
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Everything that the measured process is told.
+
+    Parameters
+    ----------
+    workload
+        Name of the workload, which draws the inputs.
+    model
+        File to load: ONNX, or the ``.xml`` of an OpenVINO IR.
+    shapes
+        Input shapes in the order they arrive.
+    seed
+        Seed of the inputs.
+    repeats
+        Inferences after the first at each new shape.
+    runtime
+        Library to use.
+    threads
+        Threads that compute.
+    mmap
+        OpenVINO: map the weights file (``ENABLE_MMAP``) rather than read it.
+    arena
+        ONNX Runtime: keep freed memory (``enable_cpu_mem_arena``).
+    """
+
+    workload: str
+    model: str
+    shapes: tuple[Shape, ...]
+    seed: int
+    repeats: int
+    runtime: RuntimeName
+    threads: int
+    mmap: bool
+    arena: bool
+
+    def encode(self) -> str:
+        """Return it as one line of JSON."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def decode(line: str) -> Request:
+        """Read it back from :meth:`encode`."""
+        fields = json.loads(line)
+        return Request(**{**fields, "shapes": tuple(map(tuple, fields["shapes"]))})
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step did, as the measured process saw it.
+
+    Parameters
+    ----------
+    stage, shape
+        What was done, and with which input shape (None before the first inference).
+    minor_faults
+        Of all threads of the process during the step (``ru_minflt`` of ``getrusage(2)``).
+    seconds
+        Wall-clock time of the step.
+    checksum
+        Of every byte that came out of an inference, else None.
+    """
+
+    stage: Stage
+    shape: Shape | None
+    minor_faults: int
+    seconds: float
+    checksum: str | None
+
+    def encode(self) -> str:
+        """Return it as one line of JSON."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def decode(line: str) -> Step:
+        """Read it back from :meth:`encode`."""
+        fields = json.loads(line)
+        shape = fields["shape"]
+        return Step(**{**fields, "shape": None if shape is None else tuple(shape)})
+
+
+class Model(Protocol):
+    """A loaded model."""
+
+    def __call__(self, inputs: Inputs) -> list[np.ndarray[Any, Any]]:
+        """Infer once, and return all outputs."""
+
+
+def load_openvino(request: Request) -> Model:
+    """Read and compile for the CPU.
+
+    Precision is fixed to fp32, because processors with bf16 arithmetic would else get another model
+    than the rest; the number of threads is fixed so that counts repeat.
+    """
+    openvino: Any = importlib.import_module("openvino")
+    core = openvino.Core()
+    core.set_property({"ENABLE_MMAP": request.mmap})
+    compiled = core.compile_model(
+        core.read_model(request.model),
+        "CPU",
+        {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": request.threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+        },
+    )
+    return lambda inputs: list(compiled(inputs).values())
+
+
+def load_onnxruntime(request: Request) -> Model:
+    """Open a session on the CPU provider; inference is sequential with a fixed thread count."""
+    onnxruntime: Any = importlib.import_module("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = request.threads
+    options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = request.arena
+    session = onnxruntime.InferenceSession(
+        request.model, options, providers=["CPUExecutionProvider"]
+    )
+    return lambda inputs: list(session.run(None, inputs))
+
+
+LOADERS: Final[dict[RuntimeName, Callable[[Request], Model]]] = {
+    "openvino": load_openvino,
+    "onnxruntime": load_onnxruntime,
+}
+
+
+def export_ir(model: Path, ir: Path) -> None:
+    """Convert an ONNX file to an OpenVINO IR with the weights as they are (fp32 stays fp32)."""
+    openvino: Any = importlib.import_module("openvino")
+    ir.parent.mkdir(parents=True, exist_ok=True)
+    openvino.save_model(openvino.Core().read_model(model), ir, compress_to_fp16=False)
+
+
+def stages(shapes: tuple[Shape, ...], repeats: int) -> Iterator[tuple[Stage, Shape]]:
+    """Name every inference of a run: ``first``, ``repeat``… at a new shape, ``back`` at an old one.
+
+    >>> [stage for stage, _ in stages(((1,), (2,), (1,)), 1)]
+    ['first', 'repeat', 'first', 'repeat', 'back']
+    """
+    seen: set[Shape] = set()
+    for shape in shapes:
+        if shape in seen:
+            yield "back", shape
+            continue
+        seen.add(shape)
+        yield "first", shape
+        for _ in range(repeats):
+            yield "repeat", shape
+
+
+def _minor_faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def _checksum(outputs: list[np.ndarray[Any, Any]]) -> str:
+    digest = hashlib.sha256()
+    for output in outputs:
+        digest.update(np.ascontiguousarray(output).data)
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class _Teller:
+    """Does the steps, tells the watching process of each, and waits until it has looked."""
+
+    channel: TextIO
+
+    def step(self, stage: Stage, work: Callable[[], Result], shape: Shape | None = None) -> Result:
+        faults, began = _minor_faults(), time.perf_counter()
+        result = work()
+        seconds, faults = time.perf_counter() - began, _minor_faults() - faults
+        checksum = _checksum(result) if shape is not None and isinstance(result, list) else None
+        self.channel.write(Step(stage, shape, faults, seconds, checksum).encode() + "\n")
+        self.channel.flush()
+        self.channel.readline()
+        return result
+
+
+def _serve(channel: TextIO) -> None:
+    request = Request.decode(channel.readline())
+    teller = _Teller(channel)
+
+    def start() -> dict[Shape, Inputs]:
+        importlib.import_module(request.runtime)
+        workload = workloads.find(request.workload)
+        return {shape: workload.inputs(shape, request.seed) for shape in request.shapes}
+
+    inputs = teller.step("start", start)
+    model = teller.step("load", lambda: LOADERS[request.runtime](request))
+    for stage, shape in stages(request.shapes, request.repeats):
+        teller.step(stage, lambda shape=shape: model(inputs[shape]), shape)  # type: ignore[misc]
+
+
+def main() -> None:
+    """Serve the socket whose descriptor is the first argument, or convert a model."""
+    if sys.argv[1] == EXPORT_IR:
+        export_ir(*map(Path, sys.argv[2:]))
+        return
+    if THP_OFF in sys.argv:
+        # Inherited over exec, so that the interpreter itself starts without huge pages too.
+        linux.set_thp_disabled(True)
+        os.execv(sys.executable, [word for word in sys.orig_argv if word != THP_OFF])
+    with socket.socket(fileno=int(sys.argv[1])) as connection, connection.makefile("rw") as channel:
+        _serve(channel)
+
+
+if __name__ == "__main__":
+    main()
