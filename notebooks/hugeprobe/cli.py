@@ -21,7 +21,7 @@ from hugeprobe.placement import Layout, Rule, Touch
 from hugeprobe.sizes import format_kib, parse_length, parse_lengths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 app = typer.Typer(
     help="See which memory of a Linux process is backed by huge pages, and why.",
@@ -161,7 +161,7 @@ def _rule(choice: RuleChoice) -> Rule | None:
 def _print_layouts(title: str, modelled: Layout | None, measured: Layout | None) -> None:
     columns = [("model", modelled), ("measured", measured)]
     shown = [(name, layout) for name, layout in columns if layout]
-    facts = {
+    facts: dict[str, Callable[[Layout], str]] = {
         "touched": lambda layout: format_kib(layout.anon_kib),
         "huge": lambda layout: format_kib(layout.huge_kib),
         "coverage": lambda layout: f"{layout.coverage:.1%}",
@@ -219,9 +219,11 @@ def show_maps(
     )
 
 
-def _process(text: str) -> int | str:
-    if text == "self" or (text.isascii() and text.isdecimal() and int(text) > 0):
-        return text if text == "self" else int(text)
+def _process(text: str) -> smaps.Pid:
+    if text == "self":
+        return "self"
+    if text.isascii() and text.isdecimal() and int(text) > 0:
+        return int(text)
     raise BadRequestError(
         f"The maps of process '{text}' were asked for, which is neither a process number nor self. "
         "Find the number with `pgrep -a python`."

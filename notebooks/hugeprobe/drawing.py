@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from hugeprobe.placement import Layout, PageSizes
+    from hugeprobe.placement import Layout
+    from hugeprobe.sizes import PageSizes
 
 INK: Final = "#1b1f23"
 HUGE: Final = "#1f7a8c"
@@ -42,7 +43,7 @@ _THEMED: Final = {
     GAP: f"var(--hp-gap, {GAP})",
     ACCENT: f"var(--hp-accent, {ACCENT})",
 }
-_STYLE: Final[dict[str, Any]] = {
+_STYLE: Final[dict[Any, Any]] = {
     "font.family": "sans-serif",
     "font.size": 9,
     "text.color": INK,
@@ -67,6 +68,7 @@ _STYLE: Final[dict[str, Any]] = {
     "hatch.linewidth": 0.6,
     "hatch.color": GAP,
     "svg.fonttype": "none",
+    "svg.hashsalt": "hugeprobe",
     "figure.constrained_layout.use": True,
     "savefig.transparent": True,
 }
@@ -136,19 +138,33 @@ def _inline(svg: str, title: str) -> str:
     return re.sub(r">\s+<", "><", text)
 
 
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> MarkdownTable:
-    """Return a table whose cells are right-aligned where they start with a digit."""
-    first = [str(cell) for cell in rows[0]] if rows else []
-    align = ["right" if cell[:1].isdigit() else "left" for cell in first]
+def markdown_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, numeric: Sequence[int] = ()
+) -> MarkdownTable:
+    """Return a table whose ``numeric`` columns, by index, are right-aligned."""
+    align = ["right" if index in numeric else "left" for index in range(len(columns))]
     text = [[str(cell) for cell in row] for row in rows]
     return MarkdownTable(
-        tabulate(text, columns, tablefmt="pipe", colalign=align or None, disable_numparse=True)
+        tabulate(text, columns, tablefmt="pipe", colalign=align, disable_numparse=True)
     )
 
 
 @dataclass(frozen=True, slots=True)
 class MarkdownTable:
     """A table that a page renders in its own style and every builder understands."""
+
+    markdown: str
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown
+
+    def __repr__(self) -> str:
+        return self.markdown
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A finding in words, for a page to show or to take into a sentence of its own."""
 
     markdown: str
 

@@ -7,18 +7,16 @@ and measure the same way, and both can be held against :func:`hugeprobe.placemen
 
 from __future__ import annotations
 
-import ctypes
-import resource
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from hugeprobe import smaps
+from hugeprobe import areas, smaps
+from hugeprobe.areas import reserved, too_much
 from hugeprobe.errors import NotObservable
 from hugeprobe.freespace import known_top
-from hugeprobe.host import HostFacts, effective_sizes, host_facts, usable_memory_kib
-from hugeprobe.linux import PROT_NONE, Advice, advise, map_anonymous, thp_disabled, unmap
+from hugeprobe.host import HostFacts, effective_sizes, host_facts
+from hugeprobe.linux import Advice, advise, map_anonymous, thp_disabled, unmap
 from hugeprobe.placement import (
     Action,
     Layout,
@@ -34,10 +32,8 @@ from hugeprobe.placement import (
 from hugeprobe.sizes import KIB, PageSizes, format_kib, page_sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
-_SHARE_OF_MEMORY: Final = 0.5
-"""Part of the usable memory that one measurement may touch."""
 _SMAPS_BYTES_A_VMA: Final = 2 * KIB
 _TRIES: Final = 3
 
@@ -62,7 +58,7 @@ class Measurement:
 class _Mapper(Protocol):
     """Maps the next length, in bytes, and returns where."""
 
-    def __call__(self, length: int) -> Span: ...
+    def __call__(self, length: int, /) -> Span: ...
 
 
 def emulate(
@@ -81,10 +77,10 @@ def emulate(
     sizes = sizes or page_sizes()
     check_top_offset(top_offset, sizes)
     depth = -min(span.start for span in place(lengths, rule, top_offset, sizes))
-    if missing := _too_much(sum(lengths)):
-        return missing
-    try:
-        with _reserved(depth + 3 * sizes.pmd) as reserve:
+    expected = model(lengths, rule, touch, top_offset=top_offset, sizes=sizes)
+
+    def once() -> Measurement | NotObservable:
+        with reserved(depth + 3 * sizes.pmd) as reserve:
             boundary = (reserve.end - sizes.pmd) // sizes.pmd * sizes.pmd
             top = boundary - sizes.pmd + top_offset
             spans = iter(place(lengths, rule, top, sizes))
@@ -94,14 +90,13 @@ def emulate(
                 map_anonymous(span.length, at=span.start)
                 return span
 
-            measured = _measure(lengths, next_as_ruled, touch, top, sizes)
-    except OSError as error:
-        return NotObservable(f"the kernel refused the mappings ({error.strerror})")
-    if not isinstance(measured, NotObservable) and measured.caveat is None:
-        expected = model(lengths, rule, touch, top_offset=top_offset, sizes=sizes)
-        if measured.layout.huge_kib < expected.huge_kib:
-            missed = format_kib(expected.huge_kib - measured.layout.huge_kib)
-            caveat = f"the kernel had no free huge pages for {missed} (memory is fragmented or low)"
+            return _measure(lengths, next_as_ruled, touch, top, sizes)
+
+    measured = _until_undisturbed(once, lengths, sizes)
+    if isinstance(measured, Measurement) and measured.caveat is None:
+        missed = expected.huge_kib - measured.layout.huge_kib
+        if missed > 0:
+            caveat = f"the kernel had no free huge pages for {format_kib(missed)} of it"
             return Measurement(measured.layout, caveat)
     return measured
 
@@ -115,55 +110,54 @@ def observe(
     which is noticed, tried again, and in the end not reported as a measurement.
     """
     sizes = sizes or page_sizes()
-    if missing := _too_much(sum(lengths)):
+
+    def once() -> Measurement | NotObservable:
+        spans: list[Span] = []
+
+        def next_by_kernel(length: int) -> Span:
+            start = map_anonymous(length)
+            spans.append(Span(start, start + -(-length // sizes.base) * sizes.base))
+            return spans[-1]
+
+        with known_top(top_offset, sizes) as top:
+            try:
+                return _measure(lengths, next_by_kernel, touch, top, sizes)
+            finally:
+                for span in spans:
+                    unmap(span.start, span.length)
+
+    return _until_undisturbed(once, lengths, sizes)
+
+
+def _until_undisturbed(
+    once: Callable[[], Measurement | NotObservable], lengths: Sequence[int], sizes: PageSizes
+) -> Measurement | NotObservable:
+    """Measure; measure again where another thread or khugepaged came in between."""
+    if missing := too_much(sum(lengths)):
         return missing
     measured: Measurement | NotObservable = NotObservable("nothing was tried")
     for _ in range(_TRIES):
-        measured = _observe_once(lengths, touch, top_offset, sizes)
-        if isinstance(measured, Measurement):
-            break
+        try:
+            measured = once()
+        except OSError as error:
+            return NotObservable(f"the kernel refused the mappings ({error.strerror})")
+        if isinstance(measured, Measurement) and not _collapsed(measured, sizes):
+            return measured
+    if isinstance(measured, Measurement):
+        return Measurement(measured.layout, "khugepaged made huge pages of base pages meanwhile")
     return measured
 
 
-def _observe_once(
-    lengths: Sequence[int], touch: Touch, top_offset: int, sizes: PageSizes
-) -> Measurement | NotObservable:
-    spans: list[Span] = []
+def _collapsed(measured: Measurement, sizes: PageSizes) -> bool:
+    """Return whether there are more huge pages than the faults can account for.
 
-    def next_by_kernel(length: int) -> Span:
-        start = map_anonymous(length)
-        spans.append(Span(start, start + -(-length // sizes.base) * sizes.base))
-        return spans[-1]
-
-    with known_top(top_offset, sizes) as top:
-        try:
-            return _measure(lengths, next_by_kernel, touch, top, sizes)
-        except OSError as error:
-            return NotObservable(f"the kernel refused the mappings ({error.strerror})")
-        finally:
-            for span in spans:
-                unmap(span.start, span.length)
-
-
-def _too_much(touched: int) -> NotObservable | None:
-    """Return the reason why ``touched`` bytes would not fit here, if they would not."""
-    usable = usable_memory_kib()
-    if touched // KIB <= usable * _SHARE_OF_MEMORY:
-        return None
-    return NotObservable(
-        f"the mappings would touch {format_kib(touched // KIB)}, and of the {format_kib(usable)} "
-        "that this process may use a measurement takes at most half"
-    )
-
-
-@contextmanager
-def _reserved(length: int) -> Iterator[Span]:
-    """Reserve address space that nothing else can be placed in."""
-    start = map_anonymous(length, access=PROT_NONE, reserve=False)
-    try:
-        yield Span(start, start + length)
-    finally:
-        unmap(start, length)
+    Without smaller sizes, a fault yields one base page or one huge page; so the pages that took no
+    fault of their own tell how many huge pages the faults gave.
+    """
+    layout = measured.layout
+    without_fault = layout.anon_kib * KIB // sizes.base - layout.minor_faults
+    huge = layout.huge_kib * KIB // sizes.pmd
+    return measured.caveat is None and without_fault != huge * (sizes.pmd // sizes.base - 1)
 
 
 def _measure(
@@ -181,7 +175,7 @@ def _measure(
     faults = 0
     for action, index in steps(len(lengths), touch):
         if action is Action.TOUCH:
-            faults += _touch(spans[index])
+            faults += areas.touch(spans[index])
             continue
         spans.append(mapper(lengths[index]))
         if advised:
@@ -203,13 +197,6 @@ def _measure(
     return Measurement(layout, _caveat(facts, advised))
 
 
-def _touch(span: Span) -> int:
-    """Write every byte of ``span``; return the minor faults of this thread that it cost."""
-    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
-    ctypes.memset(span.start, 1, span.length)
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
-
-
 def _read_smaps(text: bytearray) -> int:
     """Read this process's smaps into ``text`` without allocating; return the bytes read."""
     size = 0
@@ -221,7 +208,7 @@ def _read_smaps(text: bytearray) -> int:
 
 def _caveat(facts: HostFacts, advised: bool) -> str | None:
     """Return why faults here are not answered with pages of the PMD size alone, if so."""
-    if facts.thp_mode is None:
+    if not facts.thp_built_in:
         return "THP is not built into this kernel, so every page is a base page"
     if thp_disabled():
         return "THP is forbidden to this process (PR_SET_THP_DISABLE), so every page is a base page"

@@ -67,16 +67,22 @@ def known_top(top_offset: int, sizes: PageSizes) -> Iterator[int]:
     check_top_offset(top_offset, sizes)
     plugs: list[Span] = []
     try:
+        yield _plug(plugs, top_offset, sizes)
+    finally:
+        for plug in plugs:
+            unmap(plug.start, plug.length)
+
+
+def _plug(plugs: list[Span], top_offset: int, sizes: PageSizes) -> int:
+    """Map ``plugs`` until free space ends where it should; return where that is."""
+    try:
         _close_holes(plugs, sizes)
         plugs.append(map_inaccessible(sizes.base))
         if rest := (plugs[-1].start - top_offset) % sizes.pmd:
             plugs.append(map_inaccessible(rest))
-        yield plugs[-1].start
     except OSError as error:
         raise NoMemoryError(
             "Free address space was needed to see where the kernel places mappings, but the kernel "
             f"refused it: {error.strerror}. Look at `ulimit -v` and at vm.max_map_count."
         ) from error
-    finally:
-        for plug in plugs:
-            unmap(plug.start, plug.length)
+    return plugs[-1].start

@@ -154,6 +154,11 @@ def place(lengths: Sequence[int], rule: Rule, top: int, sizes: PageSizes) -> lis
             f"A layout was asked for with the lengths {list(lengths)}, but it needs at least one, "
             "and each of at least one byte. Give lengths such as 2052K*16."
         )
+    if sum(lengths) + len(lengths) * sizes.pmd >= _FREE_SPACE:
+        raise BadRequestError(
+            f"A layout of {sum(lengths) // KIB:,} KiB was asked for, but a process has "
+            f"{_FREE_SPACE // KIB:,} KiB of free address space. Give shorter or fewer lengths."
+        )
     holes = [Span(top - _FREE_SPACE, top)]  # highest first
     placed: list[Span] = []
     for asked in lengths:

@@ -1,0 +1,102 @@
+"""The placement rules side by side: the same mappings under every rule and touch order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Final
+
+from hugeprobe.emulate import Measurement, emulate
+from hugeprobe.placement import Layout, Rule, Touch, model
+from hugeprobe.sizes import KIB, PageSizes, page_sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from hugeprobe.errors import NotObservable
+
+MAPPINGS: Final = 16
+"""Mappings in a case: enough that what happens at their edges adds up."""
+TELLING_KIB: Final = (1536, 2048, 2052, 3072, 4096, 4632)
+"""Sizes of the table: below a PMD, a whole one, what glibc maps for 2 MiB, one and a half, two, and
+the size for which the rule was changed (d4148aeab412)."""
+CURVE_KIB: Final = tuple(range(1024, 16 * 1024 + 1, 256))
+"""Sizes of the curves: 1 to 16 MiB in steps of a quarter."""
+TOP_OFFSET_KIB: Final = 64
+"""Where the first top lies above a PMD boundary: a place like any other, aligned to nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Equal mappings under one rule in one touch order, modelled and measured.
+
+    Parameters
+    ----------
+    kib
+        Length of each mapping.
+    rule, touch
+        What was applied.
+    model
+        What the pure model says.
+    measured
+        What real mappings gave here, or why they could not be had.
+    """
+
+    kib: int
+    rule: Rule
+    touch: Touch
+    model: Layout
+    measured: Measurement | NotObservable
+
+    @property
+    def layout(self) -> Layout:
+        """What was measured; the model where nothing was."""
+        return self.measured.layout if isinstance(self.measured, Measurement) else self.model
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether :attr:`layout` was measured, and where huge pages can be had."""
+        return isinstance(self.measured, Measurement) and self.measured.caveat is None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the measurement equals the model: mappings, holes, VMAs, KiB and faults."""
+        return self.is_measured and same(self.layout, self.model)
+
+
+def same(measured: Layout, modelled: Layout) -> bool:
+    """Return whether two layouts are equal in everything that a measurement knows."""
+    return all(
+        getattr(measured, name) == getattr(modelled, name)
+        for name in ("mappings", "gap_kib", "vmas", "anon_kib", "huge_kib", "minor_faults")
+    )
+
+
+def sweep(
+    sizes_kib: Iterable[int],
+    *,
+    rules: Sequence[Rule] = tuple(Rule),
+    top_offset_kib: int = TOP_OFFSET_KIB,
+    sizes: PageSizes | None = None,
+) -> list[Case]:
+    """Model and measure :data:`MAPPINGS` mappings of each size, for each rule and touch order.
+
+    Parameters
+    ----------
+    sizes_kib
+        Lengths of the mappings; one case a length, rule and touch order.
+    rules
+        The rules to compare.
+    top_offset_kib
+        Where the first top lies above a PMD boundary.
+    sizes
+        Page sizes; those of this machine if not given.
+    """
+    sizes = sizes or page_sizes()
+    cases = []
+    for kib, rule, touch in product(sizes_kib, rules, Touch):
+        lengths, offset = [kib * KIB] * MAPPINGS, top_offset_kib * KIB
+        modelled = model(lengths, rule, touch, top_offset=offset, sizes=sizes)
+        measured = emulate(lengths, rule, touch, top_offset=offset, sizes=sizes)
+        cases.append(Case(kib, rule, touch, modelled, measured))
+    return cases
