@@ -66,6 +66,9 @@ python_use_unqualified_type_names = True
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["docs/_static"]
 html_css_files = ["guide.css"]
+html_logo = (
+    "docs/_static/logo.svg"  # not the theme's image_light: it spoils a failed build's folder
+)
 html_favicon = "docs/_static/favicon.svg"
 templates_path = ["docs/_templates"]
 html_additional_pages = {"index": "redirect.html"}  # the root leads to the guide
@@ -74,12 +77,7 @@ html_sourcelink_suffix = ""  # a notebook is offered as .ipynb, not as .ipynb.tx
 html_copy_source = True
 html_show_sphinx = False
 html_theme_options = {
-    "logo": {
-        "text": project,
-        "image_light": "docs/_static/logo.svg",
-        "image_dark": "docs/_static/logo.svg",
-        "alt_text": "",
-    },
+    "logo": {"text": project, "alt_text": ""},
     "navbar_center": [],
     "navbar_end": ["theme-switcher"],
     "primary_sidebar_end": [],

@@ -26,6 +26,7 @@ LINT_TOOLS = (
     "nox>=2024.10.9",
     "types-docutils",
     "types-psutil",
+    "types-tabulate",
 )
 SPHINX = ("sphinx-build", "-n", "-T", "-d", str(BUILD / "doctrees"))
 
