@@ -27,7 +27,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 from hugeprobe import host, linux, smaps
 from hugeprobe.coverage import Coverage, Mode, cover, mode_of
-from hugeprobe.errors import NotObservable, NotPermittedError, ProbeError
+from hugeprobe.errors import NotObservable, NotPermittedError, ProbeError, ProcessGoneError
 from hugeprobe.runtimes import EXPORT_IR, THP_OFF, Request, RuntimeName, Stage, Step
 
 if TYPE_CHECKING:
@@ -361,7 +361,7 @@ def phases(request: Request, arm: Arm, timeout: float) -> Iterator[Phase]:
     weights = str(Path(request.model).with_suffix(".bin").resolve())
     ours, theirs = socket.socketpair()
     arguments = [str(theirs.fileno()), *([THP_OFF] if arm.thp_disabled else [])]
-    with ours, _child(arguments, arm, timeout, theirs) as child:
+    with ours, theirs, _child(arguments, arm, timeout, theirs) as child:
         ends = time.monotonic() + timeout
         ours.settimeout(timeout)
         theirs.close()
@@ -387,7 +387,8 @@ def _child(
             command, env=child_environment(arm), pass_fds=handed_on, stdout=said, stderr=said
         )
         try:
-            with suppress(ConnectionError):  # it is gone: the status and its last words tell why
+            # If it is gone, its status and its last words tell why.
+            with suppress(ConnectionError, ProcessGoneError):
                 yield process
             status = process.wait(max(0.0, ends - time.monotonic()))
         except (TimeoutError, subprocess.TimeoutExpired):
@@ -422,7 +423,7 @@ def _last_words(said: IO[bytes]) -> str:
     said.seek(0)
     lines = said.read().decode(errors="replace").split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return last and f": {without_folders(last)[:300]}"
+    return last and f": {without_folders(last)[:300].rstrip('.')}"
 
 
 def without_folders(text: str) -> str:
