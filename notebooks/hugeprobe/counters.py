@@ -43,7 +43,7 @@ class SystemWideSize:
     fault_alloc
         Faults answered with a page of this size.
     fault_fallback
-        Faults for which this size was permitted and fitted, but no such page was free.
+        Faults for which this size was permitted and fitted, but could not be had.
     """
 
     kib: int
@@ -55,8 +55,8 @@ class SystemWideSize:
 class SystemWide:
     """Huge page events of all processes; None for what this kernel does not count.
 
-    Names are those of ``/proc/vmstat`` without ``thp_``, and count PMD-size pages. ``sizes`` has all
-    sizes, largest first, and is empty before Linux 6.10.
+    Names are those of ``/proc/vmstat`` without ``thp_``, and count pages of the PMD size. ``sizes``
+    has every size, largest first, and is empty before Linux 6.10.
     """
 
     fault_alloc: int | None
@@ -207,7 +207,7 @@ def faults_of(pid: Pid, root: Path = Path("/"), *, children: bool = False) -> Fa
     except (FileNotFoundError, ProcessLookupError) as error:
         if not (root / "proc/self").exists():
             raise NotLinuxError(
-                f"The page faults of process {pid} were asked for, but there is no /proc/self here. "
+                f"The page faults of process {pid} were asked for, but there is no /proc/self. "
                 "Run this on Linux, with /proc mounted."
             ) from error
         raise ProcessGoneError(
@@ -219,8 +219,8 @@ def faults_of(pid: Pid, root: Path = Path("/"), *, children: bool = False) -> Fa
     if len(numbers) < 4 or not all(number.isdecimal() for number in numbers):
         raise MalformedError(
             f"The page faults of process {pid} were asked for, but its stat file does not have "
-            "fields 10 to 13 as proc_pid_stat(5) describes them. Please report it with the kernel's "
-            "version."
+            "fields 10 to 13 as proc_pid_stat(5) describes them. Please report it with the "
+            "kernel's version."
         )
     minor, minor_of_children, major, major_of_children = map(int, numbers)
     if not children:

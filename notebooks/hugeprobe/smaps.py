@@ -34,6 +34,7 @@ from hugeprobe.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from collections.abc import Mapping as MappingType
+    from io import FileIO
 
     from numpy.typing import NDArray
 
@@ -61,7 +62,7 @@ _FIELDS: Final = {
     b"Locked": "locked_kib",
     b"THPeligible": "thp_eligible",
 }
-_FLAGS: Final = b"VmFlags"
+_FLAGS: Final = b"VmFlags:"
 _NUMBERS: Final = tuple(_FIELDS.values())
 MISSING: Final = -1
 """Stands in a column for a field that the kernel did not write; no field is negative."""
@@ -230,7 +231,7 @@ class _Records:
         Where in ``text`` each record's flags begin and end, shape (records, 2).
     """
 
-    text: bytes
+    text: Chars
     columns: dict[str, NDArray[Any]]
     tails: tuple[_Tail, ...]
     tail: NDArray[np.int64]
@@ -243,6 +244,7 @@ class _Records:
 
     def mappings(self) -> Iterator[Mapping]:
         """Make the records into objects."""
+        text = self.text.data
         seen: dict[bytes, tuple[str, ...]] = {}
         numbers = [self._with_none(name) for name in _NUMBERS]
         starts, ends = self.columns["start"].tolist(), self.columns["end"].tolist()
@@ -255,7 +257,7 @@ class _Records:
             strict=True,
         )
         for start, end, tail, (begin, stop), values in rows:
-            flags = self.text[begin:stop]
+            flags = bytes(text[begin:stop])
             if flags not in seen:
                 seen[flags] = tuple(flags.decode().split())
             yield Mapping._make((start, end, *self.tails[tail], *values, seen[flags]))
@@ -365,7 +367,7 @@ def snapshot(pid: Pid = "self", root: Path = Path("/")) -> Snapshot:
     MalformedError
         If the text is not what ``proc_pid_smaps(5)`` describes.
     """
-    return parse(read(pid, root), pid)
+    return _parsed(_read(pid, root), pid)
 
 
 def parse(text: bytes, pid: Pid = "self") -> Snapshot:
@@ -376,10 +378,19 @@ def parse(text: bytes, pid: Pid = "self") -> Snapshot:
     MalformedError
         If the text is cut off, or is not what ``proc_pid_smaps(5)`` describes.
     """
+    return _parsed(np.frombuffer(bytes(text), np.uint8), pid)
+
+
+def read(pid: Pid = "self", root: Path = Path("/")) -> bytes:
+    """Return the text of ``/proc/PID/smaps``; raises what :func:`snapshot` raises but for form."""
+    return _read(pid, root).tobytes()
+
+
+def _parsed(chars: Chars, pid: Pid) -> Snapshot:
     try:
-        records = _by_columns(text)
+        records = _by_columns(chars)
     except _IrregularError:
-        records = _by_lines(text)
+        records = _by_lines(chars)
     for column in records.columns.values():
         column.flags.writeable = False
     return Snapshot(pid, records)
@@ -388,23 +399,38 @@ def parse(text: bytes, pid: Pid = "self") -> Snapshot:
 # Reading ------------------------------------------------------------------------------------------
 
 
-def read(pid: Pid = "self", root: Path = Path("/")) -> bytes:
-    """Return the text of ``/proc/PID/smaps``; raises what :func:`snapshot` raises but for form."""
+def _read(pid: Pid, root: Path) -> Chars:
     if pid != "self" and pid < 1:
         raise BadRequestError(f"Process {pid} was asked for, but process numbers begin at 1.")
     process = root / "proc" / str(pid)
     try:
         with (process / "smaps").open("rb", buffering=0) as file:
-            text = file.readall()
+            text = _read_all(file)
     except PermissionError as error:
         raise _hidden(pid) from error
     except FileNotFoundError as error:
         _explain_missing(pid, root, error)
     except ProcessLookupError as error:
         _explain_empty(pid, process, error)
-    if not text:
+    if not text.size:
         _explain_empty(pid, process, None)
     return text
+
+
+def _read_all(file: FileIO) -> Chars:
+    """Read a file of unknown size.
+
+    NumPy advises huge pages for large arrays, which saves thousands of page faults here; a buffer
+    that grows by little, like Python's own, has them all.
+    """
+    text = np.empty(1 << 20, np.uint8)
+    size = 0
+    while count := file.readinto(text.data[size:]):
+        size += count
+        if size == len(text):
+            text, full = np.empty(16 * size, np.uint8), text
+            text[:size] = full
+    return text[:size]
 
 
 def _hidden(pid: Pid) -> NotPermittedError:
@@ -517,8 +543,9 @@ def _number_tails(tails: list[bytes]) -> tuple[tuple[_Tail, ...], NDArray[np.int
 # Parsing any text, line by line: the reference ----------------------------------------------------
 
 
-def _by_lines(text: bytes) -> _Records:
+def _by_lines(chars: Chars) -> _Records:
     """Parse line by line: slow, and right for every text that can be understood at all."""
+    text = chars.tobytes()
     if not text.endswith(b"\n"):
         raise _malformed("a complete last line", text[-80:])
     rows: list[dict[str, int]] = []
@@ -539,8 +566,8 @@ def _by_lines(text: bytes) -> _Records:
             raise _malformed("a header or a field", line)
         rows[-1].update(_field(label, value))
         last_labels[-1] = label
-        if label == _FLAGS:
-            flags[-1] = (start + len(label) + 1, end)
+        if line.startswith(_FLAGS):
+            flags[-1] = (start + len(_FLAGS), end)
     if not all("size_kib" in row for row in rows):
         raise _malformed("a size of every mapping (as in smaps, not in maps)", text[:80])
     if not rows or last_labels[-1] != last_labels[0]:
@@ -550,7 +577,7 @@ def _by_lines(text: bytes) -> _Records:
     }
     for name in _NUMBERS:
         columns[name] = np.array([row.get(name, MISSING) for row in rows], np.int64)
-    return _Records(text, columns, *_number_tails(tails), np.array(flags, np.int64))
+    return _Records(chars, columns, *_number_tails(tails), np.array(flags, np.int64))
 
 
 def _field(label: bytes, value: bytes) -> dict[str, int]:
@@ -570,55 +597,124 @@ def _field(label: bytes, value: bytes) -> dict[str, int]:
 
 _RECORD_END: Final = re.compile(rb"\n(?=[0-9a-f]+-[0-9a-f]+ )")
 _NUMBER_LINE: Final = re.compile(rb"([^:\n]+): +[0-9]+(?=( kB)?\n)")
-_DIGITS: Final = 8
-"""Columns of a value (``%8lu``) and characters of a machine word."""
-_BLOCK: Final = 1024
-"""Records that are compared at a time, so that they stay in the processor's cache."""
-_NO_FILE: Final = np.frombuffer(b" 00000000 00:00 0 ", np.uint8)
-_HEX: Final = np.full(256, 255, np.uint8)
-_HEX[list(b"0123456789abcdef")] = range(16)
+_WORD: Final = 8
+"""Characters of a machine word, and columns of a value (``%8lu``)."""
+_BLOCK: Final = 1 << 21
+"""Bytes of text that are parsed at a time, so that they stay in the processor's cache."""
+_NO_FILE: Final = b" 00000000 00:00 0 "
+_BARE_TAIL: Final = np.dtype([("permissions", "<u4"), ("file", f"S{len(_NO_FILE)}")])
 _EACH_BYTE: Final = np.uint64(0x0101010101010101)
+_NOUGHT: Final = np.frombuffer(b"       0", "<u8")[0]
 
 
 class _IrregularError(Exception):
     """The text does not have the form that makes reading it by columns possible."""
 
 
-def _by_columns(text: bytes) -> _Records:
-    """Parse text whose records all have the same lines, the last of them ``VmFlags``.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layout:
+    """The lines of a record between header and flags as a C structure, as the first record has it.
 
-    A record is taken as one C structure: its fields stand where they stand in the first record, and
-    every byte outside the values is compared with the first record's. The few records that differ,
-    for instance because a value of 100 GiB needs more columns, are parsed line by line.
+    Parameters
+    ----------
+    lines
+        Lines of a whole record.
+    length
+        Bytes of the structure.
+    fields
+        Where each value stands, as a machine word.
+    outside
+        The bits of the structure that belong to no value.
+    expected
+        What these bits are.
+    """
+
+    lines: int
+    length: int
+    fields: np.dtype[np.void]
+    outside: Words
+    expected: Words
+
+    @classmethod
+    def of(cls, record: bytes) -> _Layout:
+        begin, end = record.find(b"\n") + 1, record.rfind(b"\n" + _FLAGS) + 1
+        body = record[begin:end]
+        padded = np.frombuffer(body.ljust(-(-len(body) // _WORD) * _WORD), np.uint8)
+        outside = np.where(np.arange(len(padded)) < len(body), np.uint8(255), np.uint8(0))
+        offsets: dict[str, int] = {}
+        for line in _NUMBER_LINE.finditer(body):
+            offset = line.end() - _WORD
+            if offset <= line.end(1):
+                raise _IrregularError  # fewer columns than a word has
+            outside[offset : line.end()] = 0
+            if (name := _FIELDS.get(line[1])) is not None:
+                if (line[2] is None) != (name == "thp_eligible"):
+                    raise _IrregularError
+                offsets[name] = offset
+        if "size_kib" not in offsets or record.count(b"\n", end) != 1:
+            raise _IrregularError
+        fields = np.dtype(
+            {
+                "names": list(offsets),
+                "formats": ["<u8"] * len(offsets),
+                "offsets": list(offsets.values()),
+                "itemsize": len(padded),
+            }
+        )
+        expected = (padded & outside).view("<u8")
+        return cls(record.count(b"\n"), len(body), fields, outside.view("<u8"), expected)
+
+
+def _by_columns(chars: Chars) -> _Records:
+    """Parse text whose records all have the same lines, the last of them ``VmFlags``.
 
     Raises
     ------
     _IrregularError
         If the text does not have this form.
     """
-    second = _RECORD_END.search(text)
-    lines = text.count(b"\n", 0, second.end() if second else len(text))
-    chars = np.frombuffer(text, np.uint8)
-    newlines = np.flatnonzero(chars == ord("\n"))
-    if lines < 3 or len(newlines) % lines or newlines[-1] != len(text) - 1:
-        raise _IrregularError
-    ends = newlines.reshape(-1, lines)
-    headers = np.concatenate(([0], ends[:-1, -1] + 1))
-    bodies = ends[:, 0] + 1
-    flags = np.stack((ends[:, -2] + 1, ends[:, -1]), axis=1)
-    if (_windows(chars, flags[:, 0], len(_FLAGS) + 1) != list(_FLAGS + b":")).any():
-        raise _IrregularError
-    flags[:, 0] += len(_FLAGS) + 1
+    second = _RECORD_END.search(chars.data)
+    layout = _Layout.of(chars[: second.end() if second else None].tobytes())
+    tails: dict[bytes, int] = {}
+    blocks = []
+    start = 0
+    while start < len(chars):
+        cut = _RECORD_END.search(chars.data, start + _BLOCK)
+        end = cut.end() if cut else len(chars)
+        blocks.append(_block(chars[start:end], layout, tails))
+        blocks[-1]["flags"] += start
+        start = end
+    columns = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    tail, flags = columns.pop("tail"), columns.pop("flags")
+    for name in _NUMBERS:
+        columns.setdefault(name, np.full(len(tail), MISSING))
+    return _Records(chars, columns, tuple(map(_tail, tails)), tail, flags)
 
-    first, last, tails = _ranges(chars, headers)
-    numbers, odd = _numbers(text, bodies, ends[:, -2] + 1)
+
+def _block(chars: Chars, layout: _Layout, tails: dict[bytes, int]) -> dict[str, NDArray[Any]]:
+    """Return the columns of a text that begins with a header; number the ends of headers."""
+    newlines = np.flatnonzero(chars == ord("\n"))
+    if len(newlines) % layout.lines or chars[-1] != ord("\n"):
+        raise _IrregularError
+    ends = newlines.reshape(-1, layout.lines)
+    headers = np.concatenate(([0], ends[:-1, -1] + 1))
+    flags = ends[:, -2] + 1
+    if (_windows(chars, flags, len(_FLAGS)).view(f"S{len(_FLAGS)}") != _FLAGS).any():
+        raise _IrregularError
+    first, last, rest = _ranges(chars, headers)
+    numbers, odd = _numbers(chars, ends[:, 0] + 1, flags, layout)
     if odd.size:
-        records = zip(headers[odd].tolist(), (ends[odd, -1] + 1).tolist(), strict=True)
-        plain = _by_lines(b"".join(text[start:end] for start, end in records))
+        records = zip(headers[odd].tolist(), ends[odd, -1].tolist(), strict=True)
+        plain = _by_lines(np.concatenate([chars[begin : end + 1] for begin, end in records]))
         for name, column in numbers.items():
             column[odd] = plain.columns[name]
-    columns = {"start": first, "end": last, **numbers}
-    return _Records(text, columns, *_distinct_tails(text, tails, ends[:, 0]), flags)
+    return {
+        "start": first,
+        "end": last,
+        **numbers,
+        "tail": _numbered_tails(chars, rest, ends[:, 0], tails),
+        "flags": np.stack((flags + len(_FLAGS), ends[:, -1]), axis=1),
+    }
 
 
 def _windows(chars: Chars, starts: Indices, width: int) -> Chars:
@@ -631,24 +727,33 @@ def _windows(chars: Chars, starts: Indices, width: int) -> Chars:
 
 def _ranges(chars: Chars, headers: Indices) -> tuple[Words, Words, Indices]:
     """Return first and last address of each header, and where the rest of the line begins."""
-    dashes = headers + (_windows(chars, headers, 17) == ord("-")).argmax(axis=1)
-    spaces = dashes + (_windows(chars, dashes, 18) == ord(" ")).argmax(axis=1)
-    first = _hexadecimal(chars, headers, dashes)
-    last = _hexadecimal(chars, dashes + 1, spaces)
-    return first, last, spaces + 1
+    rows = _windows(chars, headers, 16 + 1 + 16 + 1)
+    dashes = (rows == ord("-")).argmax(axis=1)
+    spaces = (rows == ord(" ")).argmax(axis=1)
+    first = _hexadecimal(np.ascontiguousarray(rows[:, :16]), dashes)
+    last = _hexadecimal(_windows(chars, headers + dashes + 1, 16), spaces - dashes - 1)
+    return first, last, headers + spaces + 1
 
 
-def _hexadecimal(chars: Chars, starts: Indices, ends: Indices) -> Words:
-    """Return the numbers of 1 to 16 digits between ``starts`` and ``ends``."""
-    widths = ends - starts
-    if widths.min() < 1:
+def _hexadecimal(chars: Chars, widths: Indices) -> Words:
+    """Return the numbers of 8 to 16 digits that begin each row of 16 characters.
+
+    A digit is 0x30 and its value, a letter 0x27 more: one bit, 0x40, tells which it is.
+    """
+    words: Words = chars.view("<u8")
+    more = (widths - 8).astype(np.uint64)  # digits in the second word; they are put to its end
+    zeros = 0x30 * _EACH_BYTE
+    words[:, 1] = words[:, 1] << (8 * (8 - more)) | zeros >> (8 * more)
+    letters = words >> np.uint64(6) & _EACH_BYTE
+    digits = (words & (15 * _EACH_BYTE)) + 9 * letters
+    wrong: Words = words ^ (zeros + digits + 0x27 * letters)  # neither
+    wrong |= digits & (16 * _EACH_BYTE)  # a letter after f
+    wrong |= (digits + 6 * _EACH_BYTE) >> np.uint64(4) & _EACH_BYTE ^ letters  # 10 is a, not :
+    if more.max() > 8 or wrong.any():
         raise _IrregularError
-    digits = _HEX[_windows(chars, starts, 16)]
-    digits[np.arange(16) >= widths[:, None]] = 0
-    if digits.max() > 15:
-        raise _IrregularError
-    high, low = _joined(digits.view("<u8"), 16).T
-    return (high << np.uint64(32) | low) >> (64 - 4 * widths).astype(np.uint64)
+    high, low = _joined(digits, 16).T
+    numbers: Words = high << (4 * more) | low
+    return numbers
 
 
 def _joined(digits: Words, base: int) -> Words:
@@ -663,54 +768,27 @@ def _joined(digits: Words, base: int) -> Words:
 
 
 def _numbers(
-    text: bytes, starts: Indices, ends: Indices
+    chars: Chars, starts: Indices, ends: Indices, layout: _Layout
 ) -> tuple[dict[str, NDArray[np.int64]], Indices]:
-    """Return the columns of all numeric fields, and which records they could not be read from."""
-    layout, outside = _layout(text[starts[0] : ends[0]])
-    chars = np.frombuffer(text, np.uint8)
-    values = np.empty((len(layout.names or ()), len(starts)), np.uint64)
-    odd = ends - starts != ends[0] - starts[0]
+    """Return the columns of the numeric fields, and which records they could not be read from.
+
+    A record could not be read that differs from the first outside its values, for instance because
+    a value of 100 GiB took more columns.
+    """
+    odd = ends - starts != layout.length
     starts = np.where(odd, starts[0], starts)  # so that no window reaches beyond the text
-    expected = _windows(chars, starts[:1], layout.itemsize).view("<u8")
-    for block in (slice(at, at + _BLOCK) for at in range(0, len(starts), _BLOCK)):
-        records = _windows(chars, starts[block], layout.itemsize)
-        odd[block] |= ((records.view("<u8") ^ expected) & outside).any(axis=1)
-        for name, column in zip(layout.names or (), values, strict=True):
-            column[block] = records.view(layout)[name][:, 0]
-    numbers, readable = _decimal(values)
+    records = _windows(chars, starts, layout.fields.itemsize)
+    names = layout.fields.names or ()
+    fields = records.view(layout.fields)[:, 0]
+    words = np.stack([fields[name] for name in names])
+    bits = records.view("<u8")
+    bits &= layout.outside
+    odd |= (bits != layout.expected).any(axis=1)
+    numbers, readable = _decimal(words)
     odd |= ~readable.all(axis=0)
-    columns = {name: np.full(len(starts), MISSING) for name in _NUMBERS}
-    columns.update(zip(layout.names or (), numbers, strict=True))
-    odd |= columns["thp_eligible"] > 1
-    return columns, np.flatnonzero(odd)
-
-
-def _layout(body: bytes) -> tuple[np.dtype[np.void], Words]:
-    """Return where the fields of a record stand, and the bits that lie outside all values."""
-    size = -(-len(body) // 8) * 8
-    outside = np.full(size, 255, np.uint8)
-    outside[len(body) :] = 0
-    offsets: dict[str, int] = {}
-    for line in _NUMBER_LINE.finditer(body):
-        label, unit = line[1], line[2]
-        if line.end() - _DIGITS <= line.end(1):
-            raise _IrregularError  # fewer columns than a word has
-        outside[line.end() - _DIGITS : line.end()] = 0
-        if (name := _FIELDS.get(label)) is not None:
-            if (unit is None) != (name == "thp_eligible"):
-                raise _IrregularError
-            offsets[name] = line.end() - _DIGITS
-    if "size_kib" not in offsets:
-        raise _IrregularError
-    layout = np.dtype(
-        {
-            "names": list(offsets),
-            "formats": ["<u8"] * len(offsets),
-            "offsets": list(offsets.values()),
-            "itemsize": size,
-        }
-    )
-    return layout, outside.view("<u8")
+    if "thp_eligible" in names:
+        odd |= numbers[names.index("thp_eligible")] > 1
+    return dict(zip(names, numbers, strict=True)), np.flatnonzero(odd)
 
 
 def _decimal(words: Words) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -718,6 +796,9 @@ def _decimal(words: Words) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
 
     A digit is 0x30 and its value, a space 0x20: without the value, one bit tells which it is.
     """
+    numbers, readable = np.zeros(words.shape, np.int64), np.ones(words.shape, np.bool_)
+    some = words != _NOUGHT  # most fields of most mappings are nought
+    words = words[some]
     mark = 16 * _EACH_BYTE
     digits = words & (15 * _EACH_BYTE)
     written = words ^ digits ^ (32 * _EACH_BYTE)
@@ -725,28 +806,30 @@ def _decimal(words: Words) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     wrong |= (digits + 6 * _EACH_BYTE) & mark  # above 9
     wrong |= digits & ~(written - (written >> np.uint64(4)))  # not quite a space
     wrong |= (written & ~(written >> np.uint64(8))) ^ np.uint64(16 << 56)  # a space after a digit
-    return _joined(digits, 10).astype(np.int64), wrong == 0
+    numbers[some] = _joined(digits, 10)
+    readable[some] = wrong == 0
+    return numbers, readable
 
 
-def _distinct_tails(
-    text: bytes, starts: Indices, ends: Indices
-) -> tuple[tuple[_Tail, ...], Indices]:
-    """Return the distinct ends of header lines, and for every line the index of its own.
+def _numbered_tails(
+    chars: Chars, starts: Indices, ends: Indices, numbers: dict[bytes, int]
+) -> Indices:
+    """Return for each end of a header line its number; give new ones the next.
 
     Most mappings of a large process are private anonymous memory, and differ in permissions only.
     """
-    rows = _windows(np.frombuffer(text, np.uint8), starts, 4 + len(_NO_FILE))
-    bare = (ends - starts == rows.shape[1]) & (rows[:, 4:] == _NO_FILE).all(axis=1)
-    permissions = np.ascontiguousarray(rows[:, :4]).view("<u4")[:, 0]
+    rows = _windows(chars, starts, _BARE_TAIL.itemsize).view(_BARE_TAIL)[:, 0]
+    bare = (ends - starts == _BARE_TAIL.itemsize) & (rows["file"] == _NO_FILE)
+    permissions = rows["permissions"]
     index = np.empty(len(starts), np.int64)
-    numbers: dict[bytes, int] = {}
 
     def number(line: int) -> int:
-        return numbers.setdefault(text[starts[line] : ends[line]], len(numbers))
+        tail = chars[starts[line] : ends[line]].tobytes()
+        return numbers.setdefault(tail, len(numbers))
 
     for each in np.unique(permissions[bare]):
         alike = bare & (permissions == each)
         index[alike] = number(int(alike.argmax()))
     for line in np.flatnonzero(~bare).tolist():
         index[line] = number(line)
-    return tuple(map(_tail, numbers)), index
+    return index
