@@ -24,6 +24,7 @@ LINT_TOOLS = (
     "mypy>=1.14,<3",
     "codespell>=2.3,<3",
     "nox>=2024.10.9",
+    "scipy-stubs",
     "types-docutils",
     "types-psutil",
     "types-tabulate",
