@@ -32,8 +32,8 @@ class Ratio:
 
     @property
     def differs(self) -> bool:
-        """Whether the interval excludes 1; only then may a difference be claimed."""
-        return not self.low <= 1 <= self.high
+        """Whether the interval, as it is printed, excludes 1; only then may one be claimed."""
+        return not round(self.low, 2) <= 1 <= round(self.high, 2)
 
     def __str__(self) -> str:
         return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"

@@ -300,7 +300,7 @@ class Panel:
     log_y: bool = False
 
 
-def chart(panels: Sequence[Panel], title: str, *, height: float = 2.7) -> Picture:
+def chart(panels: Sequence[Panel], title: str, *, height: float = 3.0) -> Picture:
     """Draw panels of lines side by side, with one legend above.
 
     Parameters
@@ -314,10 +314,11 @@ def chart(panels: Sequence[Panel], title: str, *, height: float = 2.7) -> Pictur
     """
     with rc_context(_STYLE):
         figure = Figure(figsize=(6.0, height))
-        for panel, axes in zip(
-            panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True
-        ):
+        row = figure.subplots(1, len(panels), squeeze=False)[0]
+        for panel, axes in zip(panels, row, strict=True):
             _panel(axes, panel)
+            if panel is not panels[0] and panel.y_label == panels[0].y_label:
+                axes.set_ylabel("")
         handles, labels = figure.axes[0].get_legend_handles_labels()
         if len(labels) > 1:
             figure.legend(handles, labels, loc="outside upper left", ncols=min(4, len(labels)))

@@ -124,8 +124,8 @@ def agreement(cases: Sequence[Case]) -> Sentence:
     possible = [case for case in cases if case.is_measured]
     if not possible:
         found = cases[0].measured
-        why = found if isinstance(found, NotObservable) else f"Measured, but {found.caveat}."
-        return Sentence(f"The figures show the model. {why}")
+        why = found.reason if isinstance(found, NotObservable) else found.caveat
+        return Sentence(f"The figures show the model, not a measurement, because {why}.")
     equal = sum(case.agrees for case in possible)
     return Sentence(
         f"In {equal:,} of {len(cases):,} cases the measurement on this host equals the model in "
@@ -218,6 +218,18 @@ _BOX: Final = (
     "Container",
     "glibc",
 )
+
+
+def tlb_sentence(facts: HostFacts) -> Sentence:
+    """Do the arithmetic of TLB reach with what the processor tells, else with an example."""
+    entries = (facts.cpu.tlb or "").split(" ")[0]
+    if entries.isdecimal():
+        count, whose = int(entries), "This processor reports"
+    else:
+        count, whose = 2048, "This processor does not tell its size; take, for example,"
+    base = format_kib(count * (facts.base_kib or 4))
+    huge = format_kib(count * (facts.pmd_kib or 2048))
+    return Sentence(f"{whose} {count:,} entries: {base} with base pages, {huge} with huge pages.")
 
 
 def measured_on(facts: HostFacts) -> MarkdownTable:

@@ -50,13 +50,15 @@ class Case:
 
     @property
     def layout(self) -> Layout:
-        """What was measured; the model where nothing was."""
-        return self.measured.layout if isinstance(self.measured, Measurement) else self.model
+        """What was measured; the model where huge pages cannot be had."""
+        if isinstance(self.measured, Measurement) and self.measured.caveat is None:
+            return self.measured.layout
+        return self.model
 
     @property
     def is_measured(self) -> bool:
-        """Whether :attr:`layout` was measured, and where huge pages can be had."""
-        return isinstance(self.measured, Measurement) and self.measured.caveat is None
+        """Whether :attr:`layout` was measured."""
+        return self.layout is not self.model
 
     @property
     def agrees(self) -> bool:
