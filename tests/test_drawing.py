@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -92,3 +93,14 @@ def test_small_buffers_table_counts_by_page_size() -> None:
     rows = str(figures.small_buffers()).splitlines()[2:]
     assert [re.findall(r"[\d,]+(?= \|)", row)[0] for row in rows] == ["6,144", "384", "32"]
     assert all(Rule.MULTIPLES.value not in row for row in rows)
+
+
+def test_the_picture_in_the_readme_is_the_model_of_today() -> None:
+    kept = (Path(__file__).parents[1] / "docs/_static/order-decides.svg").read_text()
+
+    def curves(svg: str) -> list[list[float]]:
+        paths = re.findall(r'<path d="([^"]+)" clip-path', svg)
+        return [[round(float(x)) for x in re.findall(r"[\d.]+", path)] for path in paths]
+
+    assert curves(kept) == curves(figures.readme_picture())
+    assert len(curves(kept)) >= 2 * len(Rule)

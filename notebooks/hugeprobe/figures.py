@@ -6,6 +6,7 @@ They only arrange; what is arranged comes from the module that measured it.
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from itertools import product
 from typing import TYPE_CHECKING, Final
 
 from hugeprobe import check
@@ -31,6 +32,7 @@ from hugeprobe.host import described
 from hugeprobe.inference import ADVISE, DEFAULT, OFF
 from hugeprobe.placement import Rule, Touch, model
 from hugeprobe.sizes import KIB, MIB, PageSizes, format_kib
+from hugeprobe.sweep import CURVE_KIB, Case, modelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
     from hugeprobe.probe import RuleFinding
     from hugeprobe.reach import Reach
     from hugeprobe.runtimes import Stage
-    from hugeprobe.sweep import Case
 
 _RULE_LINES: Final = {
     Rule.PACKED: (ACCENT, "-"),
@@ -73,6 +74,17 @@ def rules_picture(kib: int, touch: Touch, count: int = 5) -> Picture:
 def coverage_curve(cases: Sequence[Case]) -> Picture:
     """Draw coverage against the size of each mapping, for both touch orders."""
     return _curve(cases, "share of memory that is huge", lambda x: x.coverage, percent=True)
+
+
+def readme_picture() -> str:
+    """Return the model's coverage curve as an SVG file, for where no page gives it colours."""
+    unmeasured = NotObservable("a file cannot be measured anew on every host")
+    cases = [
+        Case(kib, rule, touch, modelled(kib, rule, touch), unmeasured)
+        for kib, rule, touch in product(CURVE_KIB, Rule, Touch)
+    ]
+    svg = coverage_curve(cases).svg
+    return svg.replace('class="hp-figure"', 'style="background: #fff"', 1) + "\n"
 
 
 def fault_curve(cases: Sequence[Case]) -> Picture:

@@ -74,6 +74,19 @@ def same(measured: Layout, modelled: Layout) -> bool:
     )
 
 
+def modelled(
+    kib: int,
+    rule: Rule,
+    touch: Touch,
+    *,
+    top_offset_kib: int = TOP_OFFSET_KIB,
+    sizes: PageSizes | None = None,
+) -> Layout:
+    """Return what :data:`MAPPINGS` mappings of ``kib`` KiB come to in the model."""
+    lengths = [kib * KIB] * MAPPINGS
+    return model(lengths, rule, touch, top_offset=top_offset_kib * KIB, sizes=sizes)
+
+
 def sweep(
     sizes_kib: Iterable[int],
     *,
@@ -98,7 +111,7 @@ def sweep(
     cases = []
     for kib, rule, touch in product(sizes_kib, rules, Touch):
         lengths, offset = [kib * KIB] * MAPPINGS, top_offset_kib * KIB
-        modelled = model(lengths, rule, touch, top_offset=offset, sizes=sizes)
+        expected = modelled(kib, rule, touch, top_offset_kib=top_offset_kib, sizes=sizes)
         measured = emulate(lengths, rule, touch, top_offset=offset, sizes=sizes)
-        cases.append(Case(kib, rule, touch, modelled, measured))
+        cases.append(Case(kib, rule, touch, expected, measured))
     return cases
