@@ -77,6 +77,10 @@ def test_maps_of_itself() -> None:
     assert total == sum(sums["rss_kib"] for sums in found["rollup"].values())
 
 
+def test_names_in_brackets_are_shown() -> None:
+    assert "[heap]" in run("maps", "self").stdout
+
+
 @pytest.mark.parametrize("command", [["host"], ["rule"], ["layout", "3M*2"], ["maps", "self"]])
 def test_tables(command: list[str]) -> None:
     done = run(*command)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hugeprobe import emulate, host, placement, probe, smaps
@@ -68,7 +69,7 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) 
     for index, column in enumerate(columns):
         drawn.add_column(column, justify="right" if index else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*(str(cell) for cell in row))
+        drawn.add_row(*(escape(str(cell)) for cell in row))
     Console().print(drawn)
 
 
@@ -100,9 +101,9 @@ def show_rule(as_json: AsJson = False) -> None:
         ("length", "above a boundary", "hole above it", "as the rules"),
         (
             (
-                format_kib(each.length_kib),
-                format_kib(each.above_boundary_kib),
-                format_kib(each.hole_above_kib),
+                f"{each.length_kib:,} KiB",
+                f"{each.above_boundary_kib:,} KiB",
+                f"{each.hole_above_kib:,} KiB",
                 ", ".join(rule.value for rule in each.fits) or "none",
             )
             for each in finding.evidence

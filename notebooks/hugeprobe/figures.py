@@ -67,7 +67,7 @@ def today() -> str:
 def rules_picture(kib: int, touch: Touch, count: int = 5) -> Picture:
     """Draw ``count`` mappings of ``kib`` KiB under each rule, as the model has them."""
     layouts = {rule.value: model([kib * KIB] * count, rule, touch) for rule in Rule}
-    title = f"{count} mappings of {format_kib(kib)}, {_TOUCH_WORDS[touch]}, under each rule"
+    title = f"{count} mappings of {kib:,} KiB, {_TOUCH_WORDS[touch]}, under each rule"
     return address_spaces(layouts, PageSizes(), title)
 
 
@@ -294,9 +294,9 @@ def rule_table(finding: RuleFinding) -> MarkdownTable:
     """Return where the probe's mappings went, and which rules explain it."""
     rows = [
         (
-            format_kib(each.length_kib),
-            format_kib(each.above_boundary_kib),
-            format_kib(each.hole_above_kib),
+            f"{each.length_kib:,} KiB",
+            f"{each.above_boundary_kib:,} KiB",
+            f"{each.hole_above_kib:,} KiB",
             ", ".join(f"`{rule.value}`" for rule in each.fits) or "none",
         )
         for each in finding.evidence
