@@ -71,6 +71,7 @@ _RANGE: Final = re.compile(rb"([0-9a-f]{1,16})-([0-9a-f]{1,16}) ")
 _TAIL: Final = re.compile(
     rb"([r-][w-][x-][ps]) ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) ([0-9]+)(?: +(.*))?", re.DOTALL
 )
+_FIELD: Final = re.compile(rb"([A-Z][A-Za-z0-9_]*):(.*)", re.DOTALL)
 _KIB: Final = re.compile(rb" *([0-9]+) kB")
 _ELIGIBLE: Final = re.compile(rb"[ \t]*([01])")
 
@@ -561,11 +562,11 @@ def _by_lines(chars: Chars) -> _Records:
             flags.append((0, 0))
             last_labels.append(b"")
             continue
-        label, colon, value = line.partition(b":")
-        if not (colon and rows):
+        field = _FIELD.fullmatch(line)
+        if not (field and rows):
             raise _malformed("a header or a field", line)
-        rows[-1].update(_field(label, value))
-        last_labels[-1] = label
+        rows[-1].update(_field(field[1], field[2]))
+        last_labels[-1] = field[1]
         if line.startswith(_FLAGS):
             flags[-1] = (start + len(_FLAGS), end)
     if not all("size_kib" in row for row in rows):
@@ -596,7 +597,7 @@ def _field(label: bytes, value: bytes) -> dict[str, int]:
 # Parsing regular text, by columns -----------------------------------------------------------------
 
 _RECORD_END: Final = re.compile(rb"\n(?=[0-9a-f]+-[0-9a-f]+ )")
-_NUMBER_LINE: Final = re.compile(rb"([^:\n]+): +[0-9]+(?=( kB)?\n)")
+_NUMBER_LINE: Final = re.compile(rb"([A-Z][A-Za-z0-9_]*): *([0-9]+)(?=( kB)?\n)")
 _WORD: Final = 8
 """Characters of a machine word, and columns of a value (``%8lu``)."""
 _BLOCK: Final = 1 << 21
@@ -644,15 +645,18 @@ class _Layout:
         offsets: dict[str, int] = {}
         for line in _NUMBER_LINE.finditer(body):
             offset = line.end() - _WORD
-            if offset <= line.end(1):
-                raise _IrregularError  # fewer columns than a word has
+            if not line.end(1) < offset <= line.start(2):
+                raise _IrregularError  # fewer columns than a word has, or more digits
             outside[offset : line.end()] = 0
             if (name := _FIELDS.get(line[1])) is not None:
-                if (line[2] is None) != (name == "thp_eligible"):
+                if (line[3] is None) != (name == "thp_eligible"):
                     raise _IrregularError
                 offsets[name] = offset
-        if "size_kib" not in offsets or record.count(b"\n", end) != 1:
-            raise _IrregularError
+        plain = _by_lines(np.frombuffer(record, np.uint8)).columns
+        if {name for name in _NUMBERS if plain[name][0] != MISSING} != set(offsets):
+            raise _IrregularError  # written in another way than the others
+        if record.count(b"\n", end) != 1:
+            raise _IrregularError  # flags are not the last line
         fields = np.dtype(
             {
                 "names": list(offsets),
@@ -686,8 +690,6 @@ def _by_columns(chars: Chars) -> _Records:
         start = end
     columns = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     tail, flags = columns.pop("tail"), columns.pop("flags")
-    for name in _NUMBERS:
-        columns.setdefault(name, np.full(len(tail), MISSING))
     return _Records(chars, columns, tuple(map(_tail, tails)), tail, flags)
 
 
@@ -788,7 +790,9 @@ def _numbers(
     odd |= ~readable.all(axis=0)
     if "thp_eligible" in names:
         odd |= numbers[names.index("thp_eligible")] > 1
-    return dict(zip(names, numbers, strict=True)), np.flatnonzero(odd)
+    columns = {name: np.full(len(starts), MISSING) for name in _NUMBERS if name not in names}
+    columns.update(zip(names, numbers, strict=True))
+    return columns, np.flatnonzero(odd)
 
 
 def _decimal(words: Words) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

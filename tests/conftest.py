@@ -1,0 +1,31 @@
+"""What the tests of several modules need."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TREES = Path(__file__).parent / "trees"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Callable[[str], Path]:
+    """Unpack a tree of kernel files; its form is described in ``tests/trees/README``."""
+
+    def unpack(name: str) -> Path:
+        root = tmp_path / name
+        text = (TREES / f"{name}.txt").read_text()
+        _, *sections = re.split(r"^==> (\S+) <==\n", text, flags=re.MULTILINE)
+        for path, content in zip(sections[::2], sections[1::2], strict=True):
+            file = root / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content.removesuffix("\n"))
+        return root
+
+    return unpack
