@@ -75,6 +75,7 @@ html_additional_pages = {"index": "redirect.html"}  # the root leads to the guid
 html_sidebars = {"**": ["guide-nav"]}
 html_sourcelink_suffix = ""  # a notebook is offered as .ipynb, not as .ipynb.txt
 html_copy_source = True
+html_use_index = html_domain_indices = False  # search finds more
 html_show_sphinx = False
 html_theme_options = {
     "logo": {"text": project, "alt_text": ""},
