@@ -245,23 +245,21 @@ class _Records:
 
     def mappings(self) -> Iterator[Mapping]:
         """Make the records into objects."""
-        text = self.text.data
-        seen: dict[bytes, tuple[str, ...]] = {}
-        numbers = [self._with_none(name) for name in _NUMBERS]
-        starts, ends = self.columns["start"].tolist(), self.columns["end"].tolist()
-        rows = zip(
-            starts,
-            ends,
-            self.tail.tolist(),
-            self.flags.tolist(),
-            zip(*numbers, strict=True),
-            strict=True,
+        tails = zip(*(self.tails[index] for index in self.tail.tolist()), strict=True)
+        columns = (
+            self.columns["start"].tolist(),
+            self.columns["end"].tolist(),
+            *tails,
+            *map(self._with_none, _NUMBERS),
+            self._split_flags(),
         )
-        for start, end, tail, (begin, stop), values in rows:
-            flags = bytes(text[begin:stop])
-            if flags not in seen:
-                seen[flags] = tuple(flags.decode().split())
-            yield Mapping._make((start, end, *self.tails[tail], *values, seen[flags]))
+        return map(Mapping._make, zip(*columns, strict=True))
+
+    def _split_flags(self) -> list[tuple[str, ...]]:
+        text = self.text.data
+        flags = [bytes(text[begin:end]) for begin, end in self.flags.tolist()]
+        split = {each: tuple(each.decode().split()) for each in set(flags)}
+        return [split[each] for each in flags]
 
     def _with_none(self, name: str) -> list[int | bool | None]:
         column = self.columns[name]
@@ -603,7 +601,6 @@ _WORD: Final = 8
 _BLOCK: Final = 1 << 21
 """Bytes of text that are parsed at a time, so that they stay in the processor's cache."""
 _NO_FILE: Final = b" 00000000 00:00 0 "
-_BARE_TAIL: Final = np.dtype([("permissions", "<u4"), ("file", f"S{len(_NO_FILE)}")])
 _EACH_BYTE: Final = np.uint64(0x0101010101010101)
 _NOUGHT: Final = np.frombuffer(b"       0", "<u8")[0]
 
@@ -614,59 +611,68 @@ class _IrregularError(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Layout:
-    """The lines of a record between header and flags as a C structure, as the first record has it.
+    """What follows the header of a record, as a C structure, taken from the first record.
+
+    It reaches from the first field to the word ``VmFlags:``, and begins early enough, within the
+    header, to be whole machine words.
 
     Parameters
     ----------
+    digits
+        Digits of an address.
     lines
         Lines of a whole record.
-    length
-        Bytes of the structure.
-    fields
-        Where each value stands, as a machine word.
+    early
+        Bytes by which it begins before the first field.
+    values
+        Where in it each value stands, as a machine word.
     outside
-        The bits of the structure that belong to no value.
+        The bits of the structure that belong to no value, and not to the header.
     expected
         What these bits are.
     """
 
+    digits: int
     lines: int
-    length: int
-    fields: np.dtype[np.void]
+    early: int
+    values: np.dtype[np.void]
     outside: Words
     expected: Words
 
     @classmethod
     def of(cls, record: bytes) -> _Layout:
-        begin, end = record.find(b"\n") + 1, record.rfind(b"\n" + _FLAGS) + 1
-        body = record[begin:end]
-        padded = np.frombuffer(body.ljust(-(-len(body) // _WORD) * _WORD), np.uint8)
-        outside = np.where(np.arange(len(padded)) < len(body), np.uint8(255), np.uint8(0))
+        begin = record.find(b"\n") + 1
+        end = record.rfind(b"\n" + _FLAGS) + 1 + len(_FLAGS)
+        early = (begin - end) % _WORD
+        shape = np.frombuffer(record[begin - early : end], np.uint8)
+        outside = np.full(len(shape), 255, np.uint8)
+        outside[:early] = 0
         offsets: dict[str, int] = {}
-        for line in _NUMBER_LINE.finditer(body):
-            offset = line.end() - _WORD
-            if not line.end(1) < offset <= line.start(2):
+        for line in _NUMBER_LINE.finditer(record, begin, end):
+            last = line.end() - begin + early
+            if not line.end(1) < line.end() - _WORD <= line.start(2):
                 raise _IrregularError  # fewer columns than a word has, or more digits
-            outside[offset : line.end()] = 0
+            outside[last - _WORD : last] = 0
             if (name := _FIELDS.get(line[1])) is not None:
                 if (line[3] is None) != (name == "thp_eligible"):
                     raise _IrregularError
-                offsets[name] = offset
+                offsets[name] = last - _WORD
         plain = _by_lines(np.frombuffer(record, np.uint8)).columns
         if {name for name in _NUMBERS if plain[name][0] != MISSING} != set(offsets):
             raise _IrregularError  # written in another way than the others
         if record.count(b"\n", end) != 1:
             raise _IrregularError  # flags are not the last line
-        fields = np.dtype(
+        values = np.dtype(
             {
                 "names": list(offsets),
                 "formats": ["<u8"] * len(offsets),
                 "offsets": list(offsets.values()),
-                "itemsize": len(padded),
+                "itemsize": len(shape),
             }
         )
-        expected = (padded & outside).view("<u8")
-        return cls(record.count(b"\n"), len(body), fields, outside.view("<u8"), expected)
+        expected = (shape & outside).view("<u8")
+        digits, lines = record.find(b"-"), record.count(b"\n")
+        return cls(digits, lines, early, values, outside.view("<u8"), expected)
 
 
 def _by_columns(chars: Chars) -> _Records:
@@ -694,68 +700,94 @@ def _by_columns(chars: Chars) -> _Records:
 
 
 def _block(chars: Chars, layout: _Layout, tails: dict[bytes, int]) -> dict[str, NDArray[Any]]:
-    """Return the columns of a text that begins with a header; number the ends of headers."""
+    """Return the columns of a text that begins with a header; number the new ends of headers."""
     newlines = np.flatnonzero(chars == ord("\n"))
     if len(newlines) % layout.lines or chars[-1] != ord("\n"):
         raise _IrregularError
     ends = newlines.reshape(-1, layout.lines)
     headers = np.concatenate(([0], ends[:-1, -1] + 1))
-    flags = ends[:, -2] + 1
-    if (_windows(chars, flags, len(_FLAGS)).view(f"S{len(_FLAGS)}") != _FLAGS).any():
-        raise _IrregularError
-    first, last, rest = _ranges(chars, headers)
+    flags = ends[:, -2] + 1 + len(_FLAGS)
     numbers, odd = _numbers(chars, ends[:, 0] + 1, flags, layout)
     if odd.size:
-        records = zip(headers[odd].tolist(), ends[odd, -1].tolist(), strict=True)
-        plain = _by_lines(np.concatenate([chars[begin : end + 1] for begin, end in records]))
+        plain = _by_lines(_joined_records(chars, headers[odd], ends[odd, -1] + 1))
+        if (plain.flags[:, 0] == 0).any():
+            raise _IrregularError
         for name, column in numbers.items():
             column[odd] = plain.columns[name]
     return {
-        "start": first,
-        "end": last,
+        **_headers(chars, headers, ends[:, 0], layout.digits, tails),
         **numbers,
-        "tail": _numbered_tails(chars, rest, ends[:, 0], tails),
-        "flags": np.stack((flags + len(_FLAGS), ends[:, -1]), axis=1),
+        "flags": np.stack((flags, ends[:, -1]), axis=1),
     }
+
+
+def _joined_records(chars: Chars, starts: Indices, ends: Indices) -> Chars:
+    spans = zip(starts.tolist(), ends.tolist(), strict=True)
+    return np.concatenate([chars[start:end] for start, end in spans])
 
 
 def _windows(chars: Chars, starts: Indices, width: int) -> Chars:
     """Return the ``width`` bytes from each start on, as rows."""
-    if starts.max() + width > len(chars):
+    if starts.min() < 0 or starts.max() + width > len(chars):
         raise _IrregularError
-    rows: Chars = np.lib.stride_tricks.sliding_window_view(chars, width)[starts]
-    return rows
+    windows: Chars = np.ndarray((len(chars) - width + 1, width), np.uint8, chars.data, 0, (1, 1))
+    return windows[starts]
 
 
-def _ranges(chars: Chars, headers: Indices) -> tuple[Words, Words, Indices]:
-    """Return first and last address of each header, and where the rest of the line begins."""
-    rows = _windows(chars, headers, 16 + 1 + 16 + 1)
-    dashes = (rows == ord("-")).argmax(axis=1)
-    spaces = (rows == ord(" ")).argmax(axis=1)
-    first = _hexadecimal(np.ascontiguousarray(rows[:, :16]), dashes)
-    last = _hexadecimal(_windows(chars, headers + dashes + 1, 16), spaces - dashes - 1)
-    return first, last, headers + spaces + 1
+def _headers(
+    chars: Chars, starts: Indices, ends: Indices, digits: int, tails: dict[bytes, int]
+) -> dict[str, NDArray[Any]]:
+    """Return the address columns of header lines, and the number of what follows in each.
+
+    Most mappings of a large process have addresses of one length, and are private anonymous memory
+    that differs in its permissions only. The others are read one by one.
+    """
+    rest = 2 * digits + 2
+    width = rest + 4 + len(_NO_FILE)
+    rows = _windows(chars, starts, width)
+    text = np.full((len(rows), 2, 16), ord("0"), np.uint8)
+    text[:, 0, 16 - digits :] = rows[:, :digits]
+    text[:, 1, 16 - digits :] = rows[:, digits + 1 : rest - 1]
+    addresses, valid = _hexadecimal(text.reshape(-1, 16).view("<u8"))
+    addresses = addresses.reshape(-1, 2)
+    usual = valid.reshape(-1, 2).all(axis=1)
+    usual &= (rows[:, digits] == ord("-")) & (rows[:, rest - 1] == ord(" "))
+    no_file = np.ascontiguousarray(rows[:, rest + 4 :]).view(f"S{len(_NO_FILE)}")[:, 0] == _NO_FILE
+    permissions = np.ascontiguousarray(rows[:, rest : rest + 4]).view("<u4")[:, 0]
+    bare = usual & no_file & (ends - starts == width)
+    tail = np.empty(len(rows), np.int64)
+
+    def number(row: int, begin: int) -> int:
+        text = chars[starts[row] + begin : ends[row]].tobytes()
+        return tails.setdefault(text, len(tails))
+
+    for each in np.unique(permissions[bare]):
+        alike = bare & (permissions == each)
+        tail[alike] = number(int(alike.argmax()), rest)
+    for row in np.flatnonzero(~bare).tolist():
+        begin = rest
+        if not usual[row]:
+            header = _RANGE.match(chars[starts[row] : ends[row]].tobytes())
+            if not header:
+                raise _IrregularError
+            addresses[row] = int(header[1], 16), int(header[2], 16)
+            begin = header.end()
+        tail[row] = number(row, begin)
+    return {"start": addresses[:, 0], "end": addresses[:, 1], "tail": tail}
 
 
-def _hexadecimal(chars: Chars, widths: Indices) -> Words:
-    """Return the numbers of 8 to 16 digits that begin each row of 16 characters.
+def _hexadecimal(words: Words) -> tuple[Words, NDArray[np.bool_]]:
+    """Read pairs of words of hexadecimal digits; return the numbers and which were of that form.
 
     A digit is 0x30 and its value, a letter 0x27 more: one bit, 0x40, tells which it is.
     """
-    words: Words = chars.view("<u8")
-    more = (widths - 8).astype(np.uint64)  # digits in the second word; they are put to its end
-    zeros = 0x30 * _EACH_BYTE
-    words[:, 1] = words[:, 1] << (8 * (8 - more)) | zeros >> (8 * more)
     letters = words >> np.uint64(6) & _EACH_BYTE
     digits = (words & (15 * _EACH_BYTE)) + 9 * letters
-    wrong: Words = words ^ (zeros + digits + 0x27 * letters)  # neither
+    wrong: Words = words ^ (0x30 * _EACH_BYTE + digits + 0x27 * letters)  # neither
     wrong |= digits & (16 * _EACH_BYTE)  # a letter after f
     wrong |= (digits + 6 * _EACH_BYTE) >> np.uint64(4) & _EACH_BYTE ^ letters  # 10 is a, not :
-    if more.max() > 8 or wrong.any():
-        raise _IrregularError
     high, low = _joined(digits, 16).T
-    numbers: Words = high << (4 * more) | low
-    return numbers
+    return high << np.uint64(32) | low, (wrong == 0).all(axis=1)
 
 
 def _joined(digits: Words, base: int) -> Words:
@@ -777,12 +809,12 @@ def _numbers(
     A record could not be read that differs from the first outside its values, for instance because
     a value of 100 GiB took more columns.
     """
-    odd = ends - starts != layout.length
-    starts = np.where(odd, starts[0], starts)  # so that no window reaches beyond the text
-    records = _windows(chars, starts, layout.fields.itemsize)
-    names = layout.fields.names or ()
-    fields = records.view(layout.fields)[:, 0]
-    words = np.stack([fields[name] for name in names])
+    size = layout.values.itemsize
+    odd = ends - starts != size - layout.early
+    records = _windows(chars, np.where(odd, ends[0], ends) - size, size)
+    names = layout.values.names or ()
+    values = records.view(layout.values)[:, 0]
+    words = np.stack([values[name] for name in names])
     bits = records.view("<u8")
     bits &= layout.outside
     odd |= (bits != layout.expected).any(axis=1)
@@ -813,27 +845,3 @@ def _decimal(words: Words) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     numbers[some] = _joined(digits, 10)
     readable[some] = wrong == 0
     return numbers, readable
-
-
-def _numbered_tails(
-    chars: Chars, starts: Indices, ends: Indices, numbers: dict[bytes, int]
-) -> Indices:
-    """Return for each end of a header line its number; give new ones the next.
-
-    Most mappings of a large process are private anonymous memory, and differ in permissions only.
-    """
-    rows = _windows(chars, starts, _BARE_TAIL.itemsize).view(_BARE_TAIL)[:, 0]
-    bare = (ends - starts == _BARE_TAIL.itemsize) & (rows["file"] == _NO_FILE)
-    permissions = rows["permissions"]
-    index = np.empty(len(starts), np.int64)
-
-    def number(line: int) -> int:
-        tail = chars[starts[line] : ends[line]].tobytes()
-        return numbers.setdefault(tail, len(numbers))
-
-    for each in np.unique(permissions[bare]):
-        alike = bare & (permissions == each)
-        index[alike] = number(int(alike.argmax()))
-    for line in np.flatnonzero(~bare).tolist():
-        index[line] = number(line)
-    return index
