@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from hugeprobe.errors import MalformedError, NotLinuxError, ProcessGoneError
 from hugeprobe.host import mthp_sizes
+from hugeprobe.linux import require_linux
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from hugeprobe.smaps import Pid
 
 Of: TypeAlias = Literal["thread", "process"]
-_WHO: Final = {"thread": resource.RUSAGE_THREAD, "process": resource.RUSAGE_SELF}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,8 @@ class Counting:
     """Of all processes, while the block ran."""
 
     def __init__(self, of: Of, root: Path) -> None:
-        self._who = _WHO[of]
+        require_linux()
+        self._who = resource.RUSAGE_THREAD if of == "thread" else resource.RUSAGE_SELF
         self._root = root
 
     @property
@@ -170,6 +171,11 @@ def counting(of: Of = "thread", root: Path = Path("/")) -> Counting:
         This thread, or the whole process.
     root
         Where ``proc`` and ``sys`` are, for the events of the system.
+
+    Raises
+    ------
+    NotLinuxError
+        If this is another operating system.
 
     Examples
     --------
