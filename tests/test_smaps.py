@@ -135,6 +135,7 @@ def test_columns_are_the_objects_figures_and_cannot_be_changed() -> None:
     snapshot = smaps.parse(NEW)
     for name, column in snapshot.columns.items():
         assert column.tolist() == [getattr(mapping, name) for mapping in snapshot]
+    for column in (*snapshot.columns.values(), *snapshot.within(0, 2**64 - 1).columns.values()):
         with pytest.raises(ValueError, match="read-only"):
             column[0] = 1
 

@@ -258,7 +258,7 @@ class _Records:
     def _split_flags(self) -> list[tuple[str, ...]]:
         text = self.text.data
         flags = [bytes(text[begin:end]) for begin, end in self.flags.tolist()]
-        split = {each: tuple(each.decode().split()) for each in set(flags)}
+        split = {each: tuple(each.decode(errors="backslashreplace").split()) for each in set(flags)}
         return [split[each] for each in flags]
 
     def _with_none(self, name: str) -> list[int | bool | None]:
@@ -285,6 +285,8 @@ class Snapshot(Sequence[Mapping]):
     def __init__(self, pid: Pid, records: _Records) -> None:
         self.pid: Final = pid
         self._records: Final = records
+        for column in records.columns.values():
+            column.flags.writeable = False
 
     @property
     def columns(self) -> MappingType[str, NDArray[Any]]:
@@ -390,8 +392,6 @@ def _parsed(chars: Chars, pid: Pid) -> Snapshot:
         records = _by_columns(chars)
     except _IrregularError:
         records = _by_lines(chars)
-    for column in records.columns.values():
-        column.flags.writeable = False
     return Snapshot(pid, records)
 
 
