@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from hugeprobe import areas, arrival, check, figures, reach
+from hugeprobe import areas, arrival, check, reach
 from hugeprobe.areas import Resident
 from hugeprobe.arrival import WAYS, Arrival, Way, arrive
 from hugeprobe.errors import NotObservable
+from hugeprobe.figures import alignment as alignment_figures
+from hugeprobe.figures import arrival as arrival_figures
+from hugeprobe.figures import check as check_figures
 from hugeprobe.host import effective_sizes, host_facts
 from hugeprobe.linux import Advice
 from hugeprobe.sizes import KIB, MIB, page_sizes
@@ -73,21 +76,21 @@ def test_refused_advice_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     late = arrive(Way("advised late", after=Advice.HUGEPAGE))
     assert isinstance(late, Arrival)
     assert str(late.resident) == refused
-    table = str(figures.arrivals_table([late]))
+    table = str(arrival_figures.arrivals_table([late]))
     assert "Not observable here" in table
 
 
 def test_little_memory_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(areas, "usable_memory_kib", lambda: 100)
     shown = [
-        figures.arrivals_picture([arrive(way) for way in WAYS]),
-        figures.arrivals_table([arrive(way) for way in WAYS]),
-        figures.reach_chart(reach.measure_reach()),
-        figures.reach_sentence(reach.measure_reach()),
-        figures.verdict(check.what_one_gets()),
-        figures.ways_picture(check.what_one_gets()),
-        figures.ways_table(check.what_one_gets()),
-        figures.small_here(),
+        arrival_figures.arrivals_picture([arrive(way) for way in WAYS]),
+        arrival_figures.arrivals_table([arrive(way) for way in WAYS]),
+        arrival_figures.reach_chart(reach.measure_reach()),
+        arrival_figures.reach_sentence(reach.measure_reach()),
+        check_figures.verdict(check.what_one_gets()),
+        check_figures.ways_picture(check.what_one_gets()),
+        check_figures.ways_table(check.what_one_gets()),
+        alignment_figures.small_here(),
     ]
     assert all("Not observable here, because" in str(each) for each in shown)
 

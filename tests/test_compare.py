@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hugeprobe.compare import Ratio, ratio
-from hugeprobe.figures import reach_sentence
+from hugeprobe.figures.arrival import reach_sentence
 from hugeprobe.reach import Reach
 
 values = st.lists(st.floats(1.0, 100.0), min_size=3, max_size=12)

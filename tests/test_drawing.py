@@ -12,8 +12,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-from hugeprobe import drawing, figures
+from hugeprobe import drawing
 from hugeprobe.drawing import BASE, HUGE, Line, Panel, Picture
+from hugeprobe.figures import alignment as figures
 from hugeprobe.placement import Rule, Touch
 
 LINES = [Line("a", [1, 2], [0.5, 1.0], HUGE), Line("b", [1, 2], [0.1, 0.2], BASE, "--")]

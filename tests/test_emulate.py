@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hugeprobe import areas, emulate, figures, probe
+from hugeprobe import areas, emulate, probe
 from hugeprobe.errors import BadRequestError, NotObservable
+from hugeprobe.figures.alignment import agreement
 from hugeprobe.placement import Rule, Span, Touch, model, place
 from hugeprobe.sizes import KIB, MIB, page_sizes
 from hugeprobe.sweep import TELLING_KIB, Case, same, sweep
@@ -45,7 +46,7 @@ def test_the_rules_measured_are_the_rules_modelled() -> None:
     cases = sweep(TELLING_KIB, top_offset_kib=0)
     possible = [case for case in cases if case.is_measured]
     if not possible:
-        pytest.skip(str(figures.agreement(cases)))
+        pytest.skip(str(agreement(cases)))
     assert [text for case in possible if (text := first_difference(case))] == []
 
 

@@ -1,0 +1,44 @@
+"""Where and on what the figures were measured."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Final
+
+from hugeprobe.drawing import MarkdownTable, markdown_table
+from hugeprobe.host import described
+
+if TYPE_CHECKING:
+    from hugeprobe.host import HostFacts
+
+
+def today() -> str:
+    """Return the date of this build, in universal time."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%d")
+
+
+_BOX: Final = (
+    "Kernel",
+    "Processor",
+    "Logical processors usable",
+    "Memory",
+    "Memory limit (control group)",
+    "THP mode",
+    "Huge page sizes, memory as it is",
+    "Huge page sizes, advised memory",
+    "Virtualisation",
+    "Container",
+    "glibc",
+)
+
+
+def measured_on(facts: HostFacts) -> MarkdownTable:
+    """Return the box that says where and when the figures of this build were measured."""
+    known = dict(described(facts))
+    rows = [(name, known[name]) for name in _BOX if name in known]
+    return markdown_table(("Measured on", today()), rows)
+
+
+def settings_table(facts: HostFacts) -> MarkdownTable:
+    """Return everything about this host that decides about huge pages."""
+    return markdown_table(("setting", "value"), described(facts))
