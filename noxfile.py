@@ -100,3 +100,12 @@ def perf(session: nox.Session) -> None:
     for script in ("tests/perf.py", "tests/perf_site.py"):
         if Path(script).exists():
             session.run("python", script, *session.posargs)
+
+
+@nox.session
+def kernels(session: nox.Session) -> None:
+    """Run the probes on real kernels under QEMU, and write notebooks/records/kernels.json."""
+    session.install(*SITE)
+    session.run(
+        "python", "-m", "hugeprobe.kernels", *session.posargs, env={"PYTHONPATH": "notebooks"}
+    )
