@@ -275,8 +275,9 @@ def test_cut_off_text_is_an_error_or_fewer_records(text: str, data: st.DataObjec
     except MalformedError:
         return
     assert whole[cut - 1 : cut] == b"\n"
-    assert list(snapshot) == list(smaps.parse(whole))[: len(snapshot)]
-    assert by_lines(whole[:cut]).total == snapshot.total
+    assert equal(snapshot, by_lines(whole[:cut]))
+    if len(snapshot) > 1:  # a single record may be cut between two lines, and nothing tells
+        assert list(snapshot) == list(smaps.parse(whole))[: len(snapshot)]
 
 
 @settings(deadline=None)

@@ -377,7 +377,8 @@ def parse(text: bytes, pid: Pid = "self") -> Snapshot:
     Raises
     ------
     MalformedError
-        If the text is cut off, or is not what ``proc_pid_smaps(5)`` describes.
+        If the text is cut off, or is not what ``proc_pid_smaps(5)`` describes. Nothing tells that a
+        single record was cut off between two lines: it then lacks fields.
     """
     return _parsed(np.frombuffer(bytes(text), np.uint8), pid)
 
@@ -618,8 +619,6 @@ class _Layout:
 
     Parameters
     ----------
-    digits
-        Digits of an address.
     lines
         Lines of a whole record.
     early
@@ -632,7 +631,6 @@ class _Layout:
         What these bits are.
     """
 
-    digits: int
     lines: int
     early: int
     values: np.dtype[np.void]
@@ -671,8 +669,8 @@ class _Layout:
             }
         )
         expected = (shape & outside).view("<u8")
-        digits, lines = record.find(b"-"), record.count(b"\n")
-        return cls(digits, lines, early, values, outside.view("<u8"), expected)
+        lines = record.count(b"\n")
+        return cls(lines, early, values, outside.view("<u8"), expected)
 
 
 def _by_columns(chars: Chars) -> _Records:
@@ -715,7 +713,7 @@ def _block(chars: Chars, layout: _Layout, tails: dict[bytes, int]) -> dict[str, 
         for name, column in numbers.items():
             column[odd] = plain.columns[name]
     return {
-        **_headers(chars, headers, ends[:, 0], layout.digits, tails),
+        **_headers(chars, headers, ends[:, 0], tails),
         **numbers,
         "flags": np.stack((flags, ends[:, -1]), axis=1),
     }
@@ -735,13 +733,17 @@ def _windows(chars: Chars, starts: Indices, width: int) -> Chars:
 
 
 def _headers(
-    chars: Chars, starts: Indices, ends: Indices, digits: int, tails: dict[bytes, int]
+    chars: Chars, starts: Indices, ends: Indices, tails: dict[bytes, int]
 ) -> dict[str, NDArray[Any]]:
     """Return the address columns of header lines, and the number of what follows in each.
 
     Most mappings of a large process have addresses of one length, and are private anonymous memory
     that differs in its permissions only. The others are read one by one.
     """
+    middle = chars[starts[len(starts) // 2] :]
+    digits = middle[:17].tobytes().find(b"-")
+    if digits < 1:
+        raise _IrregularError
     rest = 2 * digits + 2
     width = rest + 4 + len(_NO_FILE)
     rows = _windows(chars, starts, width)
@@ -761,9 +763,12 @@ def _headers(
         text = chars[starts[row] + begin : ends[row]].tobytes()
         return tails.setdefault(text, len(tails))
 
-    for each in np.unique(permissions[bare]):
-        alike = bare & (permissions == each)
-        tail[alike] = number(int(alike.argmax()), rest)
+    left = bare.copy()
+    while left.any():
+        first = int(left.argmax())
+        alike = left & (permissions == permissions[first])
+        tail[alike] = number(first, rest)
+        left ^= alike
     for row in np.flatnonzero(~bare).tolist():
         begin = rest
         if not usual[row]:
@@ -818,8 +823,8 @@ def _numbers(
     bits = records.view("<u8")
     bits &= layout.outside
     odd |= (bits != layout.expected).any(axis=1)
-    numbers, readable = _decimal(words)
-    odd |= ~readable.all(axis=0)
+    numbers, unreadable = _decimal(words)
+    odd[unreadable] = True
     if "thp_eligible" in names:
         odd |= numbers[names.index("thp_eligible")] > 1
     columns = {name: np.full(len(starts), MISSING) for name in _NUMBERS if name not in names}
@@ -827,21 +832,21 @@ def _numbers(
     return columns, np.flatnonzero(odd)
 
 
-def _decimal(words: Words) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Read words of spaces and then digits; return the numbers and which words were of that form.
+def _decimal(words: Words) -> tuple[NDArray[np.int64], Indices]:
+    """Read words of spaces and then digits; return the numbers and the columns with another form.
 
     A digit is 0x30 and its value, a space 0x20: without the value, one bit tells which it is.
     """
-    numbers, readable = np.zeros(words.shape, np.int64), np.ones(words.shape, np.bool_)
-    some = words != _NOUGHT  # most fields of most mappings are nought
-    words = words[some]
+    flat = words.ravel()
+    some = np.flatnonzero(flat != _NOUGHT)  # most fields of most mappings are nought
+    chosen = flat[some]
     mark = 16 * _EACH_BYTE
-    digits = words & (15 * _EACH_BYTE)
-    written = words ^ digits ^ (32 * _EACH_BYTE)
+    digits = chosen & (15 * _EACH_BYTE)
+    written = chosen ^ digits ^ (32 * _EACH_BYTE)
     wrong = written & ~mark  # neither
     wrong |= (digits + 6 * _EACH_BYTE) & mark  # above 9
     wrong |= digits & ~(written - (written >> np.uint64(4)))  # not quite a space
     wrong |= (written & ~(written >> np.uint64(8))) ^ np.uint64(16 << 56)  # a space after a digit
+    numbers = np.zeros(len(flat), np.int64)
     numbers[some] = _joined(digits, 10)
-    readable[some] = wrong == 0
-    return numbers, readable
+    return numbers.reshape(words.shape), some[wrong != 0] % words.shape[1]
