@@ -423,12 +423,12 @@ def _read_all(file: FileIO) -> Chars:
     NumPy advises huge pages for large arrays, which saves thousands of page faults here; a buffer
     that grows by little, like Python's own, has them all.
     """
-    text = np.empty(1 << 20, np.uint8)
+    text = np.empty(1 << 19, np.uint8)
     size = 0
     while count := file.readinto(text.data[size:]):
         size += count
         if size == len(text):
-            text, full = np.empty(16 * size, np.uint8), text
+            text, full = np.empty(32 * size, np.uint8), text
             text[:size] = full
     return text[:size]
 
