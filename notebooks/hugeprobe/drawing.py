@@ -72,6 +72,8 @@ _STYLE: Final[dict[Any, Any]] = {
     "figure.constrained_layout.use": True,
     "savefig.transparent": True,
 }
+_WIDTH: Final = 5.2
+"""Inches of every figure: narrow enough for its type to be read on a telephone."""
 _SVG: Final = "http://www.w3.org/2000/svg"
 _XLINK: Final = "http://www.w3.org/1999/xlink"
 
@@ -188,7 +190,7 @@ def address_spaces(layouts: Mapping[str, Layout], sizes: PageSizes, title: str) 
         What the picture shows.
     """
     with rc_context(_STYLE):
-        figure = Figure(figsize=(6.0, 0.75 + 0.62 * len(layouts)))
+        figure = Figure(figsize=(_WIDTH, 0.75 + 0.62 * len(layouts)))
         axes = figure.subplots()
         deepest = max(m.start_offset for layout in layouts.values() for m in layout.mappings) / MIB
         for row, (name, layout) in enumerate(layouts.items()):
@@ -201,7 +203,7 @@ def address_spaces(layouts: Mapping[str, Layout], sizes: PageSizes, title: str) 
             xlim=(-deepest - 0.1, 0.1),
             ylim=(0.75 - len(layouts), 0.65),
             yticks=[],
-            xlabel="MiB below the top of the free address space; grid lines are 2 MiB boundaries",
+            xlabel="MiB below the top of the free address space; grid lines 2 MiB apart",
         )
         pmd = sizes.pmd / MIB
         axes.set_xticks([-i * pmd for i in range(int(deepest / pmd) + 1)])
@@ -259,13 +261,13 @@ class Line:
     Parameters
     ----------
     name
-        What it is called in the legend.
+        What it is called in the legend; nothing keeps it out of it.
     x, y
         Its points.
     colour
         One of this module's colours.
     style
-        Matplotlib's line style.
+        Matplotlib's line style, or ``"o"`` for marks.
     """
 
     name: str
@@ -313,7 +315,7 @@ def chart(panels: Sequence[Panel], title: str, *, height: float = 3.0) -> Pictur
         Inches.
     """
     with rc_context(_STYLE):
-        figure = Figure(figsize=(6.0, height))
+        figure = Figure(figsize=(_WIDTH, height))
         row = figure.subplots(1, len(panels), squeeze=False)[0]
         for panel, axes in zip(panels, row, strict=True):
             _panel(axes, panel)
@@ -327,7 +329,15 @@ def chart(panels: Sequence[Panel], title: str, *, height: float = 3.0) -> Pictur
 
 def _panel(axes: Axes, panel: Panel) -> None:
     for line in panel.lines:
-        axes.plot(line.x, line.y, line.style, color=line.colour, label=line.name)
+        axes.plot(
+            line.x,
+            line.y,
+            line.style,
+            color=line.colour,
+            label=line.name,
+            markeredgecolor=INK,
+            markeredgewidth=0.8,
+        )
     axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
     if panel.log_x:
         axes.set_xscale("log", base=2)
@@ -344,7 +354,10 @@ def _lines_text(panels: Sequence[Panel]) -> str:
     blocks = []
     for panel in panels:
         rows = [
-            [line.name, *(f"{y:.3g}" for y in (line.y[0], line.y[len(line.y) // 2], line.y[-1]))]
+            [
+                line.name or "(the same)",
+                *(f"{y:.3g}" for y in (line.y[0], line.y[len(line.y) // 2], line.y[-1])),
+            ]
             for line in panel.lines
         ]
         heading = f"{panel.title} ({panel.y_label} at the first, middle and last {panel.x_label})"
@@ -372,7 +385,7 @@ def bars(
         The finding, in words.
     """
     with rc_context(_STYLE):
-        figure = Figure(figsize=(6.0, 0.9 + 0.36 * len(rows)))
+        figure = Figure(figsize=(_WIDTH, 0.9 + 0.36 * len(rows)))
         axes = figure.subplots()
         names = list(rows)[::-1]
         left = [0.0] * len(names)

@@ -20,10 +20,10 @@ MAPPINGS: Final = 16
 TELLING_KIB: Final = (1536, 2048, 2052, 3072, 4096, 4632)
 """Sizes of the table: below a PMD, a whole one, what glibc maps for 2 MiB, one and a half, two, and
 the size for which the rule was changed (d4148aeab412)."""
-CURVE_KIB: Final = tuple(range(1024, 16 * 1024 + 1, 256))
-"""Sizes of the curves: 1 to 16 MiB in steps of a quarter."""
-TOP_OFFSET_KIB: Final = 64
-"""Where the first top lies above a PMD boundary: a place like any other, aligned to nothing."""
+CURVE_KIB: Final = tuple(sorted({*range(1024, 16 * 1024 + 1, 256), *TELLING_KIB}))
+"""Sizes of the curves: 1 to 16 MiB in steps of a quarter, and those of the table."""
+TOP_OFFSET_KIB: Final = 724
+"""Where the first top lies above a PMD boundary: aligned to nothing; recorded kernels have it, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,6 @@ from itertools import product
 from typing import TYPE_CHECKING, Final
 
 from hugeprobe.drawing import (
-    ACCENT,
-    BASE,
-    HUGE,
     Line,
     MarkdownTable,
     Panel,
@@ -20,6 +17,8 @@ from hugeprobe.drawing import (
 )
 from hugeprobe.emulate import emulate
 from hugeprobe.errors import NotObservable
+from hugeprobe.figures import kernels
+from hugeprobe.figures.common import RULE_COLOURS
 from hugeprobe.placement import Rule, Touch, model
 from hugeprobe.sizes import KIB, MIB, PageSizes
 from hugeprobe.sweep import CURVE_KIB, Case, modelled
@@ -27,18 +26,16 @@ from hugeprobe.sweep import CURVE_KIB, Case, modelled
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from hugeprobe.kernels.record import KernelsRecord
     from hugeprobe.placement import Layout
 
-_RULE_LINES: Final = {
-    Rule.PACKED: (ACCENT, "-"),
-    Rule.MULTIPLES: (HUGE, "--"),
-    Rule.FORCED: (BASE, "-"),
-}
+_NO_RECORD: Final = NotObservable("no record was given")
+_RULE_STYLES: Final = {Rule.PACKED: "-", Rule.MULTIPLES: "--", Rule.FORCED: "-"}
 
 
 _TOUCH_WORDS: Final = {
-    Touch.EACH: "each touched as it is mapped",
-    Touch.AFTER: "touched after all are mapped",
+    Touch.EACH: "each touched at once",
+    Touch.AFTER: "touched after all",
 }
 
 
@@ -49,9 +46,12 @@ def rules_picture(kib: int, touch: Touch, count: int = 5) -> Picture:
     return address_spaces(layouts, PageSizes(), title)
 
 
-def coverage_curve(cases: Sequence[Case]) -> Picture:
-    """Draw coverage against the size of each mapping, for both touch orders."""
-    return _curve(cases, "share of memory that is huge", lambda x: x.coverage, percent=True)
+def coverage_curve(
+    cases: Sequence[Case], record: KernelsRecord | NotObservable = _NO_RECORD
+) -> Picture:
+    """Draw coverage against the size of each mapping, with recorded kernels as marks."""
+    y_label = "share of memory that is huge"
+    return _curve(cases, y_label, lambda x: x.coverage, percent=True, record=record)
 
 
 def readme_picture() -> str:
@@ -76,17 +76,29 @@ def fault_curve(cases: Sequence[Case]) -> Picture:
 
 
 def _curve(
-    cases: Sequence[Case], y_label: str, value: Callable[[Layout], float], *, percent: bool
+    cases: Sequence[Case],
+    y_label: str,
+    value: Callable[[Layout], float],
+    *,
+    percent: bool,
+    record: KernelsRecord | NotObservable = _NO_RECORD,
 ) -> Picture:
     panels = []
     for touch in Touch:
         lines = []
-        for rule, (colour, style) in _RULE_LINES.items():
+        for rule, style in _RULE_STYLES.items():
             mine = [case for case in cases if case.rule is rule and case.touch is touch]
             sizes = [case.kib / KIB for case in mine]
             lines.append(
-                Line(rule.value, sizes, [value(case.layout) for case in mine], colour, style)
+                Line(
+                    rule.value,
+                    sizes,
+                    [value(case.layout) for case in mine],
+                    RULE_COLOURS[rule],
+                    style,
+                )
             )
+        lines += kernels.marks(record, touch)
         panels.append(
             Panel(_TOUCH_WORDS[touch], "MiB, size of each mapping", y_label, lines, percent=percent)
         )

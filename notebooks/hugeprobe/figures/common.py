@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from hugeprobe.drawing import BASE, HUGE
+from hugeprobe.drawing import ACCENT, BASE, HUGE
+from hugeprobe.placement import Rule
 from hugeprobe.sizes import KIB
 
 if TYPE_CHECKING:
     from hugeprobe.areas import Resident
 
+RULE_COLOURS: Final = {Rule.PACKED: ACCENT, Rule.MULTIPLES: HUGE, Rule.FORCED: BASE}
 HUGE_OR_BASE: Final = {"huge": HUGE, "base pages": BASE}
 
 
