@@ -23,7 +23,7 @@ the size for which the rule was changed (d4148aeab412)."""
 CURVE_KIB: Final = tuple(sorted({*range(1024, 16 * 1024 + 1, 256), *TELLING_KIB}))
 """Sizes of the curves: 1 to 16 MiB in steps of a quarter, and those of the table."""
 TOP_OFFSET_KIB: Final = 724
-"""Where the first top lies above a PMD boundary: aligned to nothing; recorded kernels have it, too."""
+"""Where the first top lies above a PMD boundary: aligned to nothing, as on recorded kernels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,9 +98,9 @@ def _alike(
 ) -> dict[str, list[RecordedLayout]]:
     """Return layouts of equal lengths under an aligned top, by the kernels that agree on them.
 
-    Kernels that gave the same in every case share a column, whose head names them all.
+    Kernels of one rule that gave the same in every case share a column, whose head names them all.
     """
-    columns: list[tuple[list[str], list[RecordedLayout]]] = []
+    columns: list[tuple[KernelUnderSetting, list[str], list[RecordedLayout]]] = []
     for kernel in plain(record):
         layouts = [
             layout
@@ -108,13 +108,13 @@ def _alike(
             if len(set(layout.lengths)) == 1 and layout.top_offset == 0
         ]
         found = [layout.layout for layout in layouts]
-        for names, others in columns:
-            if found == [other.layout for other in others]:
+        for first, names, others in columns:
+            if first.rule is kernel.rule and found == [other.layout for other in others]:
                 names.append(_version(kernel))
                 break
         else:
-            columns.append(([f"`{_rule(kernel)}`: {_version(kernel)}"], layouts))
-    return {", ".join(names): layouts for names, layouts in columns}
+            columns.append((kernel, [f"`{_rule(kernel)}`: {_version(kernel)}"], layouts))
+    return {", ".join(names): layouts for _, names, layouts in columns}
 
 
 def _version(kernel: KernelUnderSetting) -> str:
@@ -252,7 +252,7 @@ def marks(record: KernelsRecord | NotObservable, touch: Touch) -> list[Line]:
     """
     if isinstance(record, NotObservable):
         return []
-    lines = []
+    lines: list[Line] = []
     for kernel in plain(record):
         found = [
             layout
