@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hugeprobe.drawing import Line, MarkdownTable, Sentence, markdown_table
 from hugeprobe.errors import NotObservable
 from hugeprobe.figures.common import RULE_COLOURS
-from hugeprobe.placement import Touch, model
+from hugeprobe.placement import Rule, Touch, model
 from hugeprobe.sizes import KIB
 from hugeprobe.sweep import TOP_OFFSET_KIB, same
 
@@ -228,6 +228,28 @@ def openvino(record: KernelsRecord | NotObservable) -> MarkdownTable | NotObserv
         return NotObservable("OpenVINO was not installed when the record was made")
     columns = ("kernel", "THP", "VMAs", "holes", "coverage", "faults: load", "faults: inferences")
     return markdown_table(columns, rows, numeric=(2, 3, 4, 5, 6))
+
+
+def openvino_sentence(record: KernelsRecord | NotObservable) -> Sentence:
+    """Compare OpenVINO under the two kernels that differ in one line, with glibc's advice."""
+    if isinstance(record, NotObservable):
+        return Sentence(str(record))
+    advised = {
+        kernel.rule: found
+        for kernel in record.kernels
+        if kernel.origin.startswith("built") and kernel.thp_mode == "madvise" and not kernel.mthp
+        for found in kernel.openvino
+        if found.advised
+    }
+    if not {Rule.FORCED, Rule.MULTIPLES} <= advised.keys():
+        return Sentence("The record has no OpenVINO under the two kernels that differ in one line.")
+    with_rule, with_fix = advised[Rule.FORCED], advised[Rule.MULTIPLES]
+    return Sentence(
+        f"Advised, the inferences took {sum(with_rule.inference_faults):,} minor faults with the "
+        f"rule that is blamed and {sum(with_fix.inference_faults):,} with its fix; "
+        f"{with_rule.huge_kib / with_rule.anon_kib:.0%} and "
+        f"{with_fix.huge_kib / with_fix.anon_kib:.0%} of anonymous memory were huge."
+    )
 
 
 def difference(record: KernelsRecord | NotObservable) -> MarkdownTable | NotObservable:
