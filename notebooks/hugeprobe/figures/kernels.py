@@ -186,24 +186,22 @@ def small_buffers(
     """Return the faults of buffers below a PMD, each touched as it is mapped, by page sizes."""
     if isinstance(record, NotObservable):
         return record
-    rows = []
+    kernels: dict[tuple[str, int, str], list[str]] = {}
     for kernel in record.kernels:
-        if kernel.thp_mode != "always":
-            continue
-        for layout in kernel.layouts:
-            if (
-                set(layout.lengths) == {kib}
-                and layout.touch is Touch.EACH
-                and not layout.top_offset
-            ):
-                sizes = ", ".join(f"{size} KiB" for size in kernel.mthp) or "2 MiB only"
-                given = ", ".join(
-                    f"{count:,} of {size:,} KiB" for size, count in layout.faults_by_size.items()
-                )
-                faults = f"{layout.minor_faults:,}"
-                rows.append((_name(kernel), sizes, faults, given or "none counted"))
-    columns = ("kernel", "sizes that are `always`", "minor faults", "answered with larger pages")
-    return markdown_table(columns, rows, numeric=(2,))
+        for layout in kernel.layouts if kernel.thp_mode == "always" else ():
+            alike = set(layout.lengths) == {kib} and layout.top_offset == 0
+            if alike and layout.touch is Touch.EACH:
+                sizes = ", ".join(f"{size:,}" for size in kernel.mthp) or "none"
+                counted = (f"{n:,} of {size:,} KiB" for size, n in layout.faults_by_size.items())
+                given = ", ".join(counted) or "none"
+                found = sizes, layout.minor_faults, given
+                kernels.setdefault(found, []).append(_name(kernel))
+    rows = [
+        (sizes, f"{faults:,}", given, "; ".join(names))
+        for (sizes, faults, given), names in sorted(kernels.items(), key=lambda row: -row[0][1])
+    ]
+    columns = ("sizes in KiB", "minor faults", "pages given, whole guest", "kernels")
+    return markdown_table(columns, rows, numeric=(1,))
 
 
 def openvino(record: KernelsRecord | NotObservable) -> MarkdownTable | NotObservable:
