@@ -6,6 +6,8 @@ they are exact, and they repeat.
 
 from __future__ import annotations
 
+import statistics
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 _PMDS: Final = 32
 """Length of the stretch in PMDs: 64 MiB on x86-64."""
+_ROUNDS: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,27 @@ def arrive(way: Way, sizes: PageSizes | None = None) -> Arrival | NotObservable:
         if way.after is not None and (refusal := _refused(span, way.after)):
             return Arrival(way, faults, refusal)
         return Arrival(way, faults, resident(span))
+
+
+def base_fault_us(sizes: PageSizes | None = None) -> float | NotObservable:
+    """Return the median time of a fault that is answered with one base page, in microseconds.
+
+    It is what the first write to a mapping takes for each page: the fault, clearing the page, and
+    the write itself. The figure is of this moment and this host; another one is another.
+    """
+    sizes = sizes or page_sizes()
+    length = _PMDS // 2 * sizes.pmd
+    if missing := too_much(length):
+        return missing
+    times = []
+    for _ in range(_ROUNDS):
+        with aligned_area(length, sizes) as span:
+            if refusal := _refused(span, Advice.NOHUGEPAGE):
+                return refusal
+            start = time.perf_counter_ns()
+            faults = touch(span)
+            times.append((time.perf_counter_ns() - start) / 1000 / faults)
+    return statistics.median(times)
 
 
 def _refused(span: Span, advice: Advice) -> NotObservable | None:

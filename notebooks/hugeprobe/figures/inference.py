@@ -173,6 +173,16 @@ def steady_sentence(reports: Sequence[Report | NotObservable]) -> Sentence:
     )
 
 
+def fault_cost_sentence(microseconds: float | NotObservable) -> Sentence:
+    """Do the arithmetic of what ten thousand base pages cost on this host."""
+    if isinstance(microseconds, NotObservable):
+        return Sentence(str(microseconds))
+    return Sentence(
+        f"The first write to a base page took {microseconds:.2f} µs on this host (median at this "
+        f"build), so 10,000 of them are {microseconds * 10:.0f} ms."
+    )
+
+
 def growth_sentence(reports: Sequence[Report | NotObservable]) -> Sentence:
     """Say what the last arm removed of the faults of loading and growing."""
     observed = _observed(reports)
