@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from hugeprobe.sizes import PageSizes
 
-_LARGEST_PLUG: Final = 1024 * MIB
+_LARGEST_PLUG: Final = 256 * MIB
 _ANCHOR: Final = 4 * _LARGEST_PLUG + 4 * KIB
 _MOST_PLUGS: Final = 10_000
 

@@ -70,7 +70,7 @@ def write_as(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
     return write
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright's event loop runs until it ends; others need theirs
 def browser() -> Iterator[Browser]:
     """Return Chromium; without it skip, but in CI fail."""
     path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
