@@ -7,6 +7,7 @@ reads no kernel file, and keeps nothing between steps that the runtime did not a
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib
 import json
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
     from hugeprobe.workloads import Inputs, Shape
 
 RuntimeName = Literal["openvino", "onnxruntime"]
-Stage = Literal["start", "load", "first", "repeat", "back"]
+Stage = Literal["start", "load", "first", "repeat", "back", "collapse", "steady"]
 """``start``: imports and inputs; ``load``: read and compile; ``first``: a shape not seen before;
-``repeat``: the same input again; ``back``: a shape seen before another one."""
+``repeat``: the same input again; ``back``: a shape seen before another one; ``collapse``: make what
+there is huge; ``steady``: every shape in turn, once all have been seen."""
 
 THP_OFF: Final = "--thp-off"
 EXPORT_IR: Final = "--export-ir"
@@ -63,6 +65,14 @@ class Request:
         OpenVINO: map the weights file (``ENABLE_MMAP``) rather than read it.
     arena
         ONNX Runtime: keep freed memory (``enable_cpu_mem_arena``).
+    hint
+        OpenVINO: ``PERFORMANCE_HINT``.
+    steady
+        Rounds over all shapes at the end, in one step for each shape and round.
+    collapse
+        Whether to collapse what can be huge before those rounds (``MADV_COLLAPSE``).
+    touched_kib
+        Heap memory that is touched, and freed again, before anything is loaded.
     """
 
     workload: str
@@ -74,6 +84,10 @@ class Request:
     threads: int
     mmap: bool
     arena: bool
+    hint: str = "LATENCY"
+    steady: int = 0
+    collapse: bool = False
+    touched_kib: int = 0
 
     def encode(self) -> str:
         """Return it as one line of JSON."""
@@ -140,7 +154,7 @@ def load_openvino(request: Request) -> Model:
         core.read_model(request.model),
         "CPU",
         {
-            "PERFORMANCE_HINT": "LATENCY",
+            "PERFORMANCE_HINT": request.hint,
             "INFERENCE_NUM_THREADS": request.threads,
             "INFERENCE_PRECISION_HINT": "f32",
         },
@@ -175,7 +189,7 @@ def export_ir(model: Path, ir: Path) -> None:
 
 
 def stages(shapes: tuple[Shape, ...], repeats: int) -> Iterator[tuple[Stage, Shape]]:
-    """Name every inference of a run: ``first``, ``repeat``… at a new shape, ``back`` at an old one.
+    """Name every inference that warms up: ``first``, ``repeat``… at a new shape, ``back`` at an old.
 
     >>> [stage for stage, _ in stages(((1,), (2,), (1,)), 1)]
     ['first', 'repeat', 'first', 'repeat', 'back']
@@ -189,6 +203,23 @@ def stages(shapes: tuple[Shape, ...], repeats: int) -> Iterator[tuple[Stage, Sha
         yield "first", shape
         for _ in range(repeats):
             yield "repeat", shape
+
+
+def touch_heap(kib: int) -> None:
+    """Touch so much of the heap, and free it again, for later allocations to find.
+
+    glibc keeps it only if it was started with a high trim threshold, and serves large blocks from
+    it only if it was told not to map them (``mallopt(3)``).
+    """
+    if not kib:
+        return
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    libc.malloc.argtypes = (ctypes.c_size_t,)
+    libc.free.argtypes = (ctypes.c_void_p,)
+    if block := libc.malloc(kib * 1024):
+        ctypes.memset(block, 1, kib * 1024)
+        libc.free(block)
 
 
 def _minor_faults() -> int:
@@ -225,13 +256,24 @@ def _serve(channel: TextIO) -> None:
 
     def start() -> dict[Shape, Inputs]:
         importlib.import_module(request.runtime)
+        touch_heap(request.touched_kib)
         workload = workloads.find(request.workload)
         return {shape: workload.inputs(shape, request.seed) for shape in request.shapes}
 
     inputs = teller.step("start", start)
     model = teller.step("load", lambda: LOADERS[request.runtime](request))
+
+    def infer(stage: Stage, shape: Shape) -> None:
+        teller.step(stage, lambda: model(inputs[shape]), shape)
+
     for stage, shape in stages(request.shapes, request.repeats):
-        teller.step(stage, lambda shape=shape: model(inputs[shape]), shape)  # type: ignore[misc]
+        infer(stage, shape)
+    if request.collapse:
+        collapse = importlib.import_module("hugeprobe.collapse")
+        teller.step("collapse", collapse.collapse_self)
+    for _ in range(request.steady):
+        for shape in dict.fromkeys(request.shapes):
+            infer("steady", shape)
 
 
 def main() -> None:
