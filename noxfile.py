@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
 
 import nox
@@ -108,4 +109,20 @@ def kernels(session: nox.Session) -> None:
     session.install(*SITE)
     session.run(
         "python", "-m", "hugeprobe.kernels", *session.posargs, env={"PYTHONPATH": "notebooks"}
+    )
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure the whole matrix (about an hour, quiet machine), and write a record of today.
+
+    As root, ``nox -s bench -- --host-modes`` also measures under other settings of the host.
+    """
+    session.install(*SITE)
+    keep_out_of_home(session)
+    today = datetime.now(timezone.utc).date().isoformat()
+    session.run(
+        *("python", "-m", "hugeprobe", "bench", "--full", "--cache", str(BUILD / "bench")),
+        *("--output", f"notebooks/records/bench-{today}.json", *session.posargs),
+        env={"PYTHONPATH": "notebooks"},
     )

@@ -6,11 +6,12 @@ import re
 
 import pytest
 
+from hugeprobe.arms import ADVISE, DEFAULT, Arm
 from hugeprobe.coverage import Backing, Coverage
 from hugeprobe.errors import NotObservable
 from hugeprobe.figures import alignment, host, inference, kernels
 from hugeprobe.host import host_facts
-from hugeprobe.inference import ADVISE, DEFAULT, ONNXRUNTIME, OPENVINO, Arm, Memory, Phase, Report
+from hugeprobe.inference import ONNXRUNTIME, OPENVINO, Memory, Phase, Report
 from hugeprobe.kernels import record
 from hugeprobe.kernels.record import KernelsRecord
 from hugeprobe.placement import Rule, Touch

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hugeprobe import host, inference, runtimes, smaps
+from hugeprobe.arms import ADVISE, DEFAULT, OFF, Arm
 from hugeprobe.coverage import COULD_BE_HUGE, Backing, Mode, cover, mode_of, whole_kib
 from hugeprobe.errors import NotObservable, ProbeError
-from hugeprobe.inference import ADVISE, ARMS, DEFAULT, OFF, Arm, Report, Runtime
+from hugeprobe.inference import ARMS, Report, Runtime
 from hugeprobe.workloads import bert
 
 if TYPE_CHECKING:

@@ -21,7 +21,9 @@ from hugeprobe.sizes import KIB, format_kib
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_THP: Final = "sys/kernel/mm/transparent_hugepage"
+THP: Final = "sys/kernel/mm/transparent_hugepage"
+"""Folder of the settings, below the root."""
+
 _KNOWN: Final = frozenset(
     {"defrag", "enabled", "hpage_pmd_size", "shmem_enabled", "shrink_underused", "use_zero_page"}
 )
@@ -190,18 +192,18 @@ def host_facts(root: Path = _LIVE) -> HostFacts:
             "Run this on Linux, with /proc mounted."
         )
     live = root == _LIVE
-    thp = root / _THP
+    thp = root / THP
     status = _fields(root / "proc/self/status")
     base, pmd = _page_sizes(root)
     return HostFacts(
         kernel=_text(root / "proc/sys/kernel/osrelease"),
         architecture=_text(root / "proc/sys/kernel/arch") or (platform.machine() if live else None),
         thp_built_in=thp.exists() or "AnonHugePages" in _fields(root / "proc/meminfo"),
-        thp_mode=_choice(thp / "enabled"),
+        thp_mode=choice(thp / "enabled"),
         thp_allowed_for_process={"0": False, "1": True}.get(status.get("THP_enabled", "")),
-        defrag=_choice(thp / "defrag"),
+        defrag=choice(thp / "defrag"),
         khugepaged=_khugepaged(thp / "khugepaged"),
-        shmem_enabled=_choice(thp / "shmem_enabled"),
+        shmem_enabled=choice(thp / "shmem_enabled"),
         use_zero_page=_switch(thp / "use_zero_page"),
         shrink_underused=_switch(thp / "shrink_underused"),
         base_kib=base,
@@ -322,8 +324,8 @@ def _switch(path: Path) -> bool | None:
     return None if number is None else bool(number)
 
 
-def _choice(path: Path) -> str | None:
-    """Return the chosen one of ``always [madvise] never``."""
+def choice(path: Path) -> str | None:
+    """Return the word in force of ``always [madvise] never``; None where none can be read."""
     match = re.search(r"\[([a-z+_]+)\]", _text(path) or "")
     return match[1] if match else None
 
@@ -359,7 +361,7 @@ def _page_sizes(root: Path) -> tuple[int | None, int | None]:
     A page table is one base page of 8-byte entries, so each size follows from the other.
     """
     base = os.sysconf("SC_PAGE_SIZE") if root == _LIVE else None
-    pmd = _number(root / _THP / "hpage_pmd_size")
+    pmd = _number(root / THP / "hpage_pmd_size")
     if pmd and not base:
         base = math.isqrt(8 * pmd)
     if not base:
@@ -373,14 +375,14 @@ def mthp_sizes(root: Path = _LIVE) -> tuple[MthpSize, ...]:
     """Return the settings and counters of each huge page size, largest first."""
     folders = {
         int(match[1]): folder
-        for folder in _files(root / _THP)
+        for folder in _files(root / THP)
         if (match := re.fullmatch(r"hugepages-(\d+)kB", folder.name))
     }
     return tuple(
         MthpSize(
             kib,
-            _choice(folder / "enabled"),
-            _choice(folder / "shmem_enabled"),
+            choice(folder / "enabled"),
+            choice(folder / "shmem_enabled"),
             tuple(
                 Stat(file.name, count)
                 for file in _files(folder / "stats")

@@ -19,13 +19,14 @@ import tempfile
 import time
 from collections import defaultdict
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from hugeprobe import host, linux, smaps
+from hugeprobe.arms import ADVISE, DEFAULT, OFF, Arm
 from hugeprobe.coverage import Coverage, Mode, cover, mode_of
 from hugeprobe.errors import NotObservable, NotPermittedError, ProbeError, ProcessGoneError
 from hugeprobe.runtimes import EXPORT_IR, THP_OFF, Request, RuntimeName, Stage, Step
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 _PMD_KIB: Final = 2048  # where the kernel does not tell
 _THREADS_AT_MOST: Final = 4  # so that counts of hosts with many processors stay comparable
 _STEERS_ALLOCATION: Final = re.compile(
-    r"GLIBC_TUNABLES|LD_PRELOAD|MALLOC_\w+|NUMPY_MADVISE_HUGEPAGE"
+    r"GLIBC_TUNABLES|LD_PRELOAD|(?:MI|TC)?MALLOC_\w+|NUMPY_MADVISE_HUGEPAGE|TBB_ENABLE_SANITIZERS"
 )
 _FOLDERS: Final = re.compile(r"(?:/[^\s/:'\"()]+)+/")
 
@@ -59,6 +60,8 @@ class Runtime:
         OpenVINO: map the weights file rather than read it.
     arena
         ONNX Runtime: keep freed memory.
+    hint
+        OpenVINO: ``PERFORMANCE_HINT``.
     """
 
     name: RuntimeName
@@ -66,6 +69,7 @@ class Runtime:
     ir: bool = False
     mmap: bool = True
     arena: bool = True
+    hint: str = "LATENCY"
 
 
 OPENVINO: Final = Runtime("openvino", "OpenVINO")
@@ -76,36 +80,8 @@ ONNXRUNTIME_NO_ARENA: Final = Runtime("onnxruntime", "ONNX Runtime, arena off", 
 RUNTIMES: Final = (OPENVINO, ONNXRUNTIME)
 
 
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """What is changed about the process, and nothing else.
-
-    Parameters
-    ----------
-    name
-        Short name.
-    description
-        What it does, in one sentence.
-    env
-        Environment variables it adds. Variables that steer allocation are otherwise removed.
-    thp_disabled
-        Whether the process starts with ``PR_SET_THP_DISABLE``.
-    """
-
-    name: str
-    description: str
-    env: Mapping[str, str] = field(default_factory=dict)
-    thp_disabled: bool = False
-
-
-DEFAULT: Final = Arm("default", "Nothing is changed.")
-ADVISE: Final = Arm(
-    "advise",
-    "glibc (2.35 or newer) advises huge pages for what it takes from the kernel.",
-    env={"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
-)
-OFF: Final = Arm("off", "Huge pages are forbidden to the process.", thp_disabled=True)
 ARMS: Final = (DEFAULT, ADVISE, OFF)
+"""What :func:`compare` compares, where it is not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +210,8 @@ def run(
     shapes: Sequence[Shape] | None = None,
     seed: int = 0,
     repeats: int = 2,
+    steady: int = 0,
+    touched_kib: int = 0,
     threads: int | None = None,
     timeout: float = 120.0,
 ) -> Report | NotObservable:
@@ -252,6 +230,10 @@ def run(
     repeats
         Inferences after the first at each new shape. ONNX Runtime plans its memory in the first
         and allocates it in the second, so the steady state begins with the third.
+    steady
+        Rounds over all shapes at the end.
+    touched_kib
+        What an arm that touches its memory beforehand touches.
     threads
         Threads that compute, by default :func:`usable_threads`.
     timeout
@@ -260,7 +242,8 @@ def run(
     Returns
     -------
     Report or NotObservable
-        The latter where the runtime, the model or the memory for them is missing.
+        The latter where the runtime, the model, a library of the arm or the memory is missing, or
+        where the runtime does not have what the arm changes.
 
     Raises
     ------
@@ -268,7 +251,10 @@ def run(
         If the process crashed or did not finish in time; what it said is in the text.
     """
     linux.require_linux()
-    model = missing(runtime) or _too_little(workload) or workload.model_path(cache)
+    if refusal := missing(runtime) or _unfit(runtime, arm) or _too_little(workload):
+        return refusal
+    runtime = replace(runtime, **arm.options)
+    model = workload.model_path(cache)
     if isinstance(model, NotObservable):
         return model
     if runtime.ir:
@@ -283,6 +269,10 @@ def run(
         threads=threads or usable_threads(),
         mmap=runtime.mmap,
         arena=runtime.arena,
+        hint=runtime.hint,
+        steady=steady,
+        collapse=arm.collapse,
+        touched_kib=touched_kib if arm.touched else 0,
     )
     version = metadata.version(runtime.name)
     try:
@@ -328,6 +318,13 @@ def missing(runtime: Runtime) -> NotObservable | None:
     return NotObservable(
         f"the package {runtime.name} is not installed; python -m pip install {runtime.name} adds it"
     )
+
+
+def _unfit(runtime: Runtime, arm: Arm) -> NotObservable | None:
+    if arm.only not in (None, runtime.name):
+        return NotObservable(f"{runtime.label} does not have what the arm {arm.name} changes")
+    environment = arm.environment()
+    return environment if isinstance(environment, NotObservable) else None
 
 
 def _too_little(workload: Workload) -> NotObservable | None:
@@ -409,7 +406,10 @@ def child_environment(arm: Arm) -> dict[str, str]:
         name: value for name, value in os.environ.items() if not _STEERS_ALLOCATION.fullmatch(name)
     }
     packages = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, packages)), **arm.env}
+    added = arm.environment()
+    if isinstance(added, NotObservable):
+        raise ProbeError(f"A process was to start under the arm {arm.name}, but {added.reason}.")
+    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, packages)), **added}
 
 
 def _ending(status: int) -> str:

@@ -189,7 +189,7 @@ def export_ir(model: Path, ir: Path) -> None:
 
 
 def stages(shapes: tuple[Shape, ...], repeats: int) -> Iterator[tuple[Stage, Shape]]:
-    """Name every inference that warms up: ``first``, ``repeat``… at a new shape, ``back`` at an old.
+    """Name each inference of the warm-up: ``first``, ``repeat``… at a new shape, else ``back``.
 
     >>> [stage for stage, _ in stages(((1,), (2,), (1,)), 1)]
     ['first', 'repeat', 'first', 'repeat', 'back']

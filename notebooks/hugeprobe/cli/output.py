@@ -37,10 +37,13 @@ def print_json(value: Any) -> None:
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table whose first column is a name and whose others are figures."""
+    """Print a table whose first column is a name and whose others are figures.
+
+    Columns without a heading hold words, and are set as such.
+    """
     drawn = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
-        drawn.add_column(column, justify="right" if index else "left", overflow="fold")
+        drawn.add_column(column, justify="right" if index and column else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*(escape(str(cell)) for cell in row))
     Console().print(drawn)

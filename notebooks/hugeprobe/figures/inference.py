@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from hugeprobe.arms import ADVISE, DEFAULT, OFF
 from hugeprobe.coverage import Backing as Why
 from hugeprobe.drawing import (
     ACCENT,
@@ -17,14 +18,14 @@ from hugeprobe.drawing import (
     markdown_table,
 )
 from hugeprobe.errors import NotObservable
-from hugeprobe.inference import ADVISE, DEFAULT, OFF
 from hugeprobe.sizes import KIB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hugeprobe.arms import Arm
     from hugeprobe.host import HostFacts
-    from hugeprobe.inference import Arm, Report
+    from hugeprobe.inference import Report
     from hugeprobe.runtimes import Stage
 
 _WHY: Final = {
