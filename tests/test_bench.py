@@ -77,7 +77,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     seconds = {"default": 1.0, "again": 1.0, "off": 2.0, "advise": 0.5, "touched": 0.25}
 
     def run(work: object, runtime: object, arm: arms.Arm, **told: Any) -> Report | NotObservable:
-        calls.append((arm.name, told["touched_kib"]))
+        calls.append((arm.name, told["spare_kib"]))
         jitter = 1 + len(calls) % 5 / 100
         return report(arm, seconds=seconds[arm.name] * jitter, steady=told["steady"])
 
@@ -153,7 +153,7 @@ def test_session_warms_up_first_and_runs_everything(
     assert [run.key for run in made.runs] == [task.key for task in Plan((CELL,)).tasks()]
     assert watcher.ended == list(made.runs)
     touched = {kib for name, kib in measured[1:] if name == "touched"}
-    assert touched == {made.cells[0].touched_kib}
+    assert touched == {made.cells[0].spare_kib}
     assert touched.pop() > 256 * 1024
 
 

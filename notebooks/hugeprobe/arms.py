@@ -39,6 +39,9 @@ class Arm:
         Whether the process collapses what can be huge once it is warm (``MADV_COLLAPSE``).
     touched
         Whether as much heap as a run needs is touched before anything is loaded.
+    backed
+        Whether the host is made to have memory behind the free huge pages of this machine before
+        each step, where this is a virtual machine; see :mod:`hugeprobe.firsttouch`.
     only
         The runtime that has what is changed; None for both.
     options
@@ -54,6 +57,7 @@ class Arm:
     allocator: str | None = None
     collapse: bool = False
     touched: bool = False
+    backed: bool = False
     only: RuntimeName | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     mode: HostMode | None = None
@@ -144,6 +148,15 @@ THROUGHPUT: Final = Arm(
     only="openvino",
     options={"hint": "THROUGHPUT"},
 )
+BACKED: Final = Arm(
+    "backed", "Nothing is changed, and the host has memory behind free huge pages.", backed=True
+)
+ADVISE_BACKED: Final = Arm(
+    "advise-backed", "As `advise`, with memory as in `backed`.", env=ADVISE.env, backed=True
+)
+KEEP_BACKED: Final = Arm(
+    "keep-backed", "As `keep`, with memory as in `backed`.", env=KEEP.env, backed=True
+)
 TOUCHED: Final = Arm(
     "touched",
     "The floor of times: all the memory that it needs was touched before it began.",
@@ -195,6 +208,9 @@ UNPRIVILEGED: Final = (
     IR_READ,
     IR_READ_ADVISE,
     THROUGHPUT,
+    BACKED,
+    ADVISE_BACKED,
+    KEEP_BACKED,
     TOUCHED,
 )
 HOST_MODES: Final = (ALWAYS, MTHP_64K, MTHP, MTHP_64K_ADVISE, MTHP_ADVISE, MTHP_NO_ARENA)

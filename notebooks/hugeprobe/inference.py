@@ -25,7 +25,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from hugeprobe import host, linux, smaps
+from hugeprobe import firsttouch, host, linux, smaps
 from hugeprobe.arms import ADVISE, DEFAULT, OFF, Arm
 from hugeprobe.coverage import Coverage, Mode, cover, mode_of
 from hugeprobe.errors import NotObservable, NotPermittedError, ProbeError, ProcessGoneError
@@ -211,7 +211,7 @@ def run(
     seed: int = 0,
     repeats: int = 2,
     steady: int = 0,
-    touched_kib: int = 0,
+    spare_kib: int = 0,
     threads: int | None = None,
     timeout: float = 120.0,
 ) -> Report | NotObservable:
@@ -232,8 +232,8 @@ def run(
         and allocates it in the second, so the steady state begins with the third.
     steady
         Rounds over all shapes at the end.
-    touched_kib
-        What an arm that touches its memory beforehand touches.
+    spare_kib
+        What an arm touches beforehand that has memory touched, or backed by the host.
     threads
         Threads that compute, by default :func:`usable_threads`.
     timeout
@@ -272,11 +272,11 @@ def run(
         hint=runtime.hint,
         steady=steady,
         collapse=arm.collapse,
-        touched_kib=touched_kib if arm.touched else 0,
+        touched_kib=spare_kib if arm.touched else 0,
     )
     version = metadata.version(runtime.name)
     try:
-        done = tuple(phases(request, arm, timeout))
+        done = tuple(phases(request, arm, timeout, spare_kib if arm.backed else 0))
     except (smaps.NoSmapsError, NotPermittedError):
         return NotObservable("this system does not show the memory map of a process to its parent")
     return Report(workload.name, runtime, arm, version, request.threads, done)
@@ -350,8 +350,11 @@ def _exported(model: Path, cache: Path, timeout: float) -> Path:
     return folder / "model.xml"
 
 
-def phases(request: Request, arm: Arm, timeout: float) -> Iterator[Phase]:
-    """Start the measured process, and look at it after every step; see :func:`run`."""
+def phases(request: Request, arm: Arm, timeout: float, backed_kib: int = 0) -> Iterator[Phase]:
+    """Start the measured process, and look at it after every step; see :func:`run`.
+
+    Before each step it sees to it that so much memory is backed by the host.
+    """
     facts = host.host_facts()
     mode: Mode = "never" if arm.thp_disabled else mode_of(facts)
     pmd_kib = facts.pmd_kib or _PMD_KIB
@@ -367,6 +370,7 @@ def phases(request: Request, arm: Arm, timeout: float) -> Iterator[Phase]:
             for line in channel:
                 step, snapshot = Step.decode(line), smaps.snapshot(child.pid)
                 yield Phase(step, _memory(snapshot, mode, pmd_kib, weights))
+                firsttouch.back(backed_kib)
                 ours.settimeout(max(0.001, ends - time.monotonic()))
                 print(file=channel, flush=True)
 

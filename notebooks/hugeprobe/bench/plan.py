@@ -100,6 +100,7 @@ class Plan:
 
 _MAIN: Final = (_arms.DEFAULT, _arms.AGAIN, _arms.OFF, _arms.ADVISE, _arms.KEEP, _arms.TOUCHED)
 _ALLOCATORS: Final = (_arms.JEMALLOC, _arms.TCMALLOC, _arms.MIMALLOC)
+_BACKED: Final = (_arms.BACKED, _arms.ADVISE_BACKED, _arms.KEEP_BACKED)
 _LATER: Final = (_arms.COLLAPSE,)
 _ARENA: Final = (
     _arms.NO_ARENA,
@@ -117,7 +118,7 @@ _MODES: Final = (
     _arms.MTHP_ADVISE,
 )
 
-_BOTH: Final = (*_MAIN, *_ALLOCATORS, *_LATER)
+_BOTH: Final = (*_MAIN, *_BACKED, *_ALLOCATORS, *_LATER)
 _FULL: Final = (
     Cell("bert-mini", OPENVINO, (*_BOTH, *_WEIGHTS, *_HINT, *_MODES), rounds=7, steady=3),
     Cell("bert-mini", ONNXRUNTIME, (*_BOTH, *_ARENA, *_MODES), rounds=7, steady=3),

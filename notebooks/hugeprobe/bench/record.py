@@ -134,8 +134,8 @@ class CellFacts:
         Input shapes, in the order they arrived.
     rounds, steady
         Runs of each arm, and rounds over all shapes at the end of each run.
-    touched_kib
-        What the arm that touches its memory beforehand touched.
+    spare_kib
+        What an arm touched that had memory touched, or backed by the host, beforehand.
     """
 
     workload: str
@@ -146,7 +146,7 @@ class CellFacts:
     shapes: tuple[Shape, ...]
     rounds: int
     steady: int
-    touched_kib: int
+    spare_kib: int
 
 
 @records.EXACTLY

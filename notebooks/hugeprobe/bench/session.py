@@ -53,14 +53,14 @@ class Warm:
     ----------
     seconds
         How long it took.
-    touched_kib
-        What the arm that touches its memory beforehand has to touch.
+    spare_kib
+        What an arm has to touch that has memory touched, or backed by the host, beforehand.
     failure
         Why the cell cannot be run here, as a sentence; else None.
     """
 
     seconds: float = 0.0
-    touched_kib: int = 0
+    spare_kib: int = 0
     failure: str | None = None
 
     @staticmethod
@@ -198,25 +198,25 @@ class Session:
             known = warm[cell.name]
             if (cell.name, arm.name) not in impossible:
                 watcher.begins(f"{cell.name}: {arm.name}, round {task.round + 1}", left)
-                outcome = known.failure or self._under_mode(cell, arm, known.touched_kib, keeper)
+                outcome = known.failure or self._under_mode(cell, arm, known.spare_kib, keeper)
                 if isinstance(outcome, NotObservable | str):
                     impossible.add((cell.name, arm.name))
                 yield Run.of(task, outcome)
             left -= known.seconds
 
     def _under_mode(
-        self, cell: Cell, arm: Arm, touched_kib: int, keeper: hostmodes.Keeper | None
+        self, cell: Cell, arm: Arm, spare_kib: int, keeper: hostmodes.Keeper | None
     ) -> Outcome:
         """Run one arm, with the settings of the host that it needs for as long as it runs."""
         if arm.mode is None or keeper is None:
-            return self._infer(cell, arm, touched_kib)
+            return self._infer(cell, arm, spare_kib)
         with keeper.applied(arm.mode) as changes:
             if isinstance(changes, NotObservable):
                 return changes
-            return self._infer(cell, arm, touched_kib)
+            return self._infer(cell, arm, spare_kib)
 
-    def _infer(self, cell: Cell, arm: Arm, touched_kib: int = 0) -> Outcome:
-        needed = 2 * touched_kib if arm.touched else 0
+    def _infer(self, cell: Cell, arm: Arm, spare_kib: int = 0) -> Outcome:
+        needed = 2 * spare_kib if arm.touched or arm.backed else 0
         if needed > (usable := usable_memory_kib()):
             return NotObservable(
                 f"the arm {arm.name} needs {needed // 1024:,} MiB here, and this process may use "
@@ -230,7 +230,7 @@ class Session:
                 cache=self.cache,
                 seed=self.plan.seed,
                 steady=cell.steady,
-                touched_kib=touched_kib,
+                spare_kib=spare_kib,
                 timeout=_SECONDS,
             )
         except ProbeError as error:
@@ -264,7 +264,7 @@ def _cell_facts(cell: Cell, warm: dict[str, Warm]) -> CellFacts:
         shapes=work.shapes,
         rounds=cell.rounds,
         steady=cell.steady,
-        touched_kib=warm.get(cell.name, Warm()).touched_kib,
+        spare_kib=warm.get(cell.name, Warm()).spare_kib,
     )
 
 
