@@ -1,10 +1,10 @@
 """Set huge page settings of the whole host for a benchmark, and put them back whatever happens.
 
-This is the only module that writes to ``/sys`` of the host, and only for a user who asked
-for it as root. A second process, the watchdog, knows from the start what to put back, and does so
-when the benchmark ends, in order or not: it waits for the end of a pipe, which the kernel closes
-when a process dies, also by SIGKILL. It shares the lock that keeps a second benchmark out, so that
-nobody takes settings for the host's own that are still to be put back.
+This is the only module that writes to ``/sys`` of the host, and only for a user who asked for it as
+root. A second process, the watchdog, knows from the start what to put back, and does so when the
+benchmark ends, in order or not: it waits for the end of a pipe, which the kernel closes when a
+process dies, also by SIGKILL. It shares the lock that keeps a second benchmark out, so that nobody
+takes settings for the host's own that are still to be put back.
 
 Nothing can be done where both processes are killed at once, as with ``cgroup.kill``, or where the
 machine stops; a boot sets every value anew. The lock is on a folder of sysfs, which each network
@@ -134,7 +134,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Keeper:
-    """What the host's settings were, and the only way to change them; made by :func:`keeper`."""
+    """What the host's settings were, and the way to change them; made by :func:`keeper`.
+
+    Parameters
+    ----------
+    root
+        The host, or a recorded tree.
+    remembered
+        The word in force of every setting that a mode may change.
+    """
 
     root: Path
     remembered: Mapping[str, str]
@@ -155,7 +163,7 @@ class Keeper:
         NotPermittedError
             If the kernel refused a value; what was set before it is put back.
         ProbeError
-            If the watchdog has ended, or a setting could not be put back.
+            If the watchdog is found gone, before or after, or a setting could not be put back.
         """
         settings = mode.settings(self.root)
         if isinstance(settings, NotObservable):
@@ -298,7 +306,7 @@ def _watchdog(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         pass_fds=[lock],
-        cwd="/",
+        cwd="/",  # it holds no folder busy, and imports nothing from one
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
         start_new_session=True,  # out of reach of Ctrl-C
     )
