@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 from hugeprobe.errors import BadRequestError
 from hugeprobe.workloads import bert
-from hugeprobe.workloads.base import Inputs, Shape, Workload
+from hugeprobe.workloads.base import Inputs, Model, Outputs, Shape, Workload
 from hugeprobe.workloads.detector import DETECTOR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["WORKLOADS", "Inputs", "Shape", "Workload", "find"]
+__all__ = ["WORKLOADS", "Inputs", "Model", "Outputs", "Shape", "Workload", "find"]
 
 _ALL: Final[tuple[Workload, ...]] = (DETECTOR, bert.MINI, bert.BASE, bert.TINY)
 
