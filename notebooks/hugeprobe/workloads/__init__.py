@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from hugeprobe.errors import BadRequestError
-from hugeprobe.workloads import bert
+from hugeprobe.workloads import bert, yolov5
 from hugeprobe.workloads.base import Inputs, Model, Outputs, Shape, Workload
 from hugeprobe.workloads.detector import DETECTOR
 
@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = ["WORKLOADS", "Inputs", "Model", "Outputs", "Shape", "Workload", "find"]
 
-_ALL: Final[tuple[Workload, ...]] = (DETECTOR, bert.MINI, bert.BASE, bert.TINY)
+_ALL: Final[tuple[Workload, ...]] = (
+    DETECTOR,
+    yolov5.SMALL,
+    bert.MINI,
+    bert.BASE,
+    bert.TINY,
+)
 
 WORKLOADS: Final[Mapping[str, Workload]] = MappingProxyType({work.name: work for work in _ALL})
 """Every workload under its name."""

@@ -38,11 +38,21 @@ class Graph:
         By name.
     constants
         Small arrays by name.
+    rng
+        What :meth:`draw` draws from.
     """
 
     nodes: list[NodeProto] = field(default_factory=list)
     weights: dict[str, Array] = field(default_factory=dict)
     constants: dict[str, Array] = field(default_factory=dict)
+    rng: np.random.Generator = field(default_factory=np.random.default_rng)
+
+    def draw(self, name: str, *shape: int, deviation: float = 0.02) -> str:
+        """Add normally distributed weights of mean zero, and return their name."""
+        values = self.rng.standard_normal(shape, dtype=np.float32)
+        values *= np.float32(deviation)
+        self.weights[name] = values
+        return name
 
     def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         """Add one node, whose output gets a name if it has none."""
