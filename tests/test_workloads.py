@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hugeprobe.errors import BadRequestError, NotObservable
 from hugeprobe.loaders import LOADERS
 from hugeprobe.runtimes import Request, RuntimeName
-from hugeprobe.workloads import WORKLOADS, bert, detector, find, yolov5
+from hugeprobe.workloads import WORKLOADS, bert, detector, embedding, find, yolov5
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,8 @@ needs_openvino = "OpenVINO is not installed."
 needs_onnxruntime = "ONNX Runtime is not installed."
 
 YOLO = yolov5.Yolo("yolo", yolov5.YoloConfig(1 / 9, 1 / 16, classes=2), ((2, 3, 64, 96),), 0)
-SMALL: tuple[Workload, ...] = (bert.TINY, YOLO)
+TABLES = embedding.Embedding("tables", embedding.TablesConfig(2, 64, 4, hidden=8), ((3, 5),), 0)
+SMALL: tuple[Workload, ...] = (bert.TINY, YOLO, TABLES)
 """One of each kind of graph that is built here, too small to take time."""
 
 small = pytest.mark.parametrize("workload", SMALL, ids=lambda workload: workload.name)
@@ -74,6 +75,22 @@ def test_detectors_have_as_many_weights_as_the_published_ones() -> None:
         graph = yolov5.build(yolov5.YoloConfig(1 / 3, width), 0).graph
         sizes = (math.prod(array.dims) for array in graph.initializer if "conv" in array.name)
         assert sum(sizes) == published
+
+
+def test_sums_are_of_the_rows_asked_for(cache: Path) -> None:
+    """Random rows make the model answer what the same sums make with plain NumPy."""
+    onnx: Any = pytest.importorskip("onnx", reason=needs_onnx)
+    model, inputs = load(TABLES, "onnxruntime", cache), TABLES.inputs((3, 5), seed=1)
+    graph = onnx.load(TABLES.model_path(cache)).graph
+    arrays = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    sums = [arrays[f"table.{n}"][inputs[f"rows.{n}"]].sum(1) for n in range(2)]
+    logits = np.maximum(np.concatenate(sums, 1) @ arrays["hidden"], 0) @ arrays["answer"]
+    np.testing.assert_allclose(model(inputs)[0], 1 / (1 + np.exp(-logits)), rtol=1e-5)
+
+
+def test_large_tables_are_of_the_size_that_is_said() -> None:
+    assert embedding.GIB.config.kib == 1 << 20
+    assert "1024 MiB" in embedding.GIB.description
 
 
 def forward(config: bert.BertConfig, seed: int, inputs: Inputs) -> Array:
@@ -166,7 +183,7 @@ def test_model_is_built_once_and_leaves_nothing_else(tmp_path: Path) -> None:
     written = first.stat().st_mtime_ns
     assert bert.TINY.model_path(tmp_path) == first
     assert first.stat().st_mtime_ns == written
-    assert list(tmp_path.iterdir()) == [first]
+    assert list(tmp_path.rglob("*")) == [first.parent, first]
 
 
 def test_other_weights_are_another_file(tmp_path: Path) -> None:

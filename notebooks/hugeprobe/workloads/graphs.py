@@ -23,6 +23,7 @@ Value: TypeAlias = "tuple[type[np.generic], Sequence[int | str]]"
 """Element type and dimensions of an input or output; a dimension with a name is dynamic."""
 
 _OPSET: Final = 17  # the first with LayerNormalization
+_SHARD_FROM: Final = 1 << 20
 _IR_VERSION: Final = 8  # the one that belongs to opset 17; older runtimes refuse newer ones
 
 
@@ -94,16 +95,20 @@ class Graph:
     def model(
         self, name: str, inputs: Mapping[str, Value], outputs: Mapping[str, Value]
     ) -> ModelProto:
-        """Close the graph. The weights are copied into it."""
+        """Close the graph; the weights leave this object, so that large ones are held once."""
         from onnx import helper, numpy_helper  # noqa: PLC0415 - an optional package
 
-        arrays = self.weights | self.constants
+        initializers = [
+            numpy_helper.from_array(arrays.pop(key), key)
+            for arrays in (self.weights, self.constants)
+            for key in tuple(arrays)
+        ]
         proto = helper.make_graph(
             self.nodes,
             name,
             _declared(inputs),
             _declared(outputs),
-            initializer=[numpy_helper.from_array(values, key) for key, values in arrays.items()],
+            initializer=initializers,
         )
         return helper.make_model(
             proto, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION
@@ -120,7 +125,13 @@ def _declared(values: Mapping[str, Value]) -> list[ValueInfoProto]:
 
 
 def built(
-    cache: Path, name: str, recipe: object, source: str, build: Callable[[], ModelProto]
+    cache: Path,
+    name: str,
+    recipe: object,
+    source: str,
+    build: Callable[[], ModelProto],
+    *,
+    shards: bool = False,
 ) -> Path | NotObservable:
     """Return the file of a model, which is built on first use.
 
@@ -137,6 +148,9 @@ def built(
         a new file, because the name carries a digest of them.
     build
         Makes the model.
+    shards
+        Whether each tensor of a MiB or more becomes a file of its own beside the model, which then
+        may exceed the 2 GiB of one ONNX file (``onnx.external_data_helper``).
 
     Returns
     -------
@@ -145,11 +159,12 @@ def built(
     """
     modules = Path(source).read_bytes() + Path(__file__).read_bytes()
     digest = hashlib.sha256(repr(recipe).encode() + modules).hexdigest()[:12]
-    path = cache / f"{name}-{digest}.onnx"
+    folder = cache / f"{name}-{digest}"
+    path = folder / f"{folder.name}.onnx"
     if path.exists():
         return path
     try:
-        model = build().SerializeToString()
+        import onnx  # noqa: PLC0415 - an optional package
     except ModuleNotFoundError:
         return NotObservable(
             f"the package onnx, which builds the graph of {name}, is not installed; "
@@ -157,7 +172,14 @@ def built(
         )
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as unfinished:
-        part = Path(unfinished) / path.name
-        part.write_bytes(model)
-        part.replace(path)  # whole or not at all, should this be interrupted
+        part = Path(unfinished) / folder.name
+        part.mkdir()
+        onnx.save_model(
+            build(),
+            part / path.name,
+            save_as_external_data=shards,
+            all_tensors_to_one_file=False,
+            size_threshold=_SHARD_FROM,
+        )
+        part.rename(folder)  # whole or not at all, should this be interrupted
     return path
