@@ -10,19 +10,87 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hugeprobe.errors import BadRequestError, NotObservable
-from hugeprobe.workloads import WORKLOADS, bert, detector, find
+from hugeprobe.loaders import LOADERS
+from hugeprobe.runtimes import Request, RuntimeName
+from hugeprobe.workloads import WORKLOADS, bert, detector, embedding, find, yolov5
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from hugeprobe.workloads import Inputs
+    from hugeprobe.workloads import Inputs, Model, Shape, Workload
 
 Array = NDArray[np.float64]
 
 needs_onnx = "BERT graphs cannot be built: the package onnx is not installed."
 needs_openvino = "OpenVINO is not installed."
 needs_onnxruntime = "ONNX Runtime is not installed."
+
+YOLO = yolov5.Yolo("yolo", yolov5.YoloConfig(1 / 9, 1 / 16, classes=2), ((2, 3, 64, 96),), 0)
+TABLES = embedding.Embedding("tables", embedding.TablesConfig(2, 64, 4, hidden=8), ((3, 5),), 0)
+SMALL: tuple[Workload, ...] = (bert.TINY, YOLO, TABLES)
+"""One of each kind of graph that is built here, too small to take time."""
+
+small = pytest.mark.parametrize("workload", SMALL, ids=lambda workload: workload.name)
+
+
+def load(
+    workload: Workload, runtime: RuntimeName, cache: Path, shapes: tuple[Shape, ...] = ()
+) -> Model:
+    pytest.importorskip("onnx", reason=needs_onnx)
+    pytest.importorskip(runtime, reason=f"The package {runtime} is not installed.")
+    path = workload.model_path(cache)
+    assert not isinstance(path, NotObservable)
+    request = Request(workload.spec, str(path), shapes, 0, 0, runtime, 1, mmap=True, arena=True)
+    return LOADERS[runtime](request, workload.state)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@small
+def test_runtimes_agree(workload: Workload, cache: Path) -> None:
+    one, other = load(workload, "openvino", cache), load(workload, "onnxruntime", cache)
+    for shape in workload.shapes:
+        inputs = workload.inputs(shape, seed=3)
+        pairs = zip(workload.infer(one, inputs), workload.infer(other, inputs), strict=True)
+        for found, expected in pairs:
+            assert found.dtype == expected.dtype
+            assert np.ptp(expected) > 0
+            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@small
+def test_graph_is_valid_onnx(workload: Workload, cache: Path) -> None:
+    onnx: Any = pytest.importorskip("onnx", reason=needs_onnx)
+    onnx.checker.check_model(workload.model_path(cache), full_check=True)
+
+
+def test_detectors_have_as_many_weights_as_the_published_ones() -> None:
+    """Those of YOLOv5n and YOLOv5s with 80 classes, batch normalisation folded in."""
+    pytest.importorskip("onnx", reason=needs_onnx)
+    for width, published in ((1 / 4, 1_867_405), (1 / 2, 7_225_885)):
+        graph = yolov5.build(yolov5.YoloConfig(1 / 3, width), 0).graph
+        sizes = (math.prod(array.dims) for array in graph.initializer if "conv" in array.name)
+        assert sum(sizes) == published
+
+
+def test_sums_are_of_the_rows_asked_for(cache: Path) -> None:
+    """Random rows make the model answer what the same sums make with plain NumPy."""
+    onnx: Any = pytest.importorskip("onnx", reason=needs_onnx)
+    model, inputs = load(TABLES, "onnxruntime", cache), TABLES.inputs((3, 5), seed=1)
+    graph = onnx.load(TABLES.model_path(cache)).graph
+    arrays = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    sums = [arrays[f"table.{n}"][inputs[f"rows.{n}"]].sum(1) for n in range(2)]
+    logits = np.maximum(np.concatenate(sums, 1) @ arrays["hidden"], 0) @ arrays["answer"]
+    np.testing.assert_allclose(model(inputs)[0], 1 / (1 + np.exp(-logits)), rtol=1e-5)
+
+
+def test_large_tables_are_of_the_size_that_is_said() -> None:
+    assert embedding.GIB.config.kib == 1 << 20
+    assert "1024 MiB" in embedding.GIB.description
 
 
 def forward(config: bert.BertConfig, seed: int, inputs: Inputs) -> Array:
@@ -97,11 +165,6 @@ def test_padding_does_not_change_what_is_read() -> None:
     np.testing.assert_allclose(padded[:, :3], bare)
 
 
-def test_graph_is_valid_onnx(tiny_model: str) -> None:
-    onnx: Any = pytest.importorskip("onnx", reason=needs_onnx)
-    onnx.checker.check_model(tiny_model, full_check=True)
-
-
 def test_weights_have_the_size_of_the_published_models() -> None:
     """Counts of the encoders of bert-base-uncased and all-MiniLM-L6-v2, without pooler.
 
@@ -120,7 +183,7 @@ def test_model_is_built_once_and_leaves_nothing_else(tmp_path: Path) -> None:
     written = first.stat().st_mtime_ns
     assert bert.TINY.model_path(tmp_path) == first
     assert first.stat().st_mtime_ns == written
-    assert list(tmp_path.iterdir()) == [first]
+    assert list(tmp_path.rglob("*")) == [first.parent, first]
 
 
 def test_other_weights_are_another_file(tmp_path: Path) -> None:
@@ -189,3 +252,5 @@ def test_bad_requests_are_sentences() -> None:
         bert.BertConfig(hidden_size=100, num_attention_heads=7)
     with pytest.raises(BadRequestError, match="choose one of ppocr-detector"):
         find("bert-huge")
+    with pytest.raises(BadRequestError, match=r"multiples of 32.*given 320 x 330"):
+        yolov5.SMALL.inputs((1, 3, 320, 330), 0)

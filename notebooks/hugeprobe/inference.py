@@ -260,7 +260,7 @@ def run(
     if runtime.ir:
         model = _exported(model, cache, timeout)
     request = Request(
-        workload=workload.name,
+        workload=workload.spec,
         model=str(model),
         shapes=tuple(shapes or workload.shapes),
         seed=seed,

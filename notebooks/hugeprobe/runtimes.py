@@ -18,16 +18,17 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO, TypeVar
 
 import numpy as np
 
 from hugeprobe import linux, workloads
+from hugeprobe.loaders import LOADERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from hugeprobe.workloads import Inputs, Shape
+    from hugeprobe.workloads import Inputs, Shape, Workload
 
 RuntimeName = Literal["openvino", "onnxruntime"]
 Stage = Literal["start", "load", "first", "repeat", "back", "collapse", "steady"]
@@ -48,7 +49,7 @@ class Request:
     Parameters
     ----------
     workload
-        Name of the workload, which draws the inputs.
+        What finds the workload, which draws the inputs.
     model
         File to load: ONNX, or the ``.xml`` of an OpenVINO IR.
     shapes
@@ -134,53 +135,6 @@ class Step:
         return Step(**{**fields, "shape": None if shape is None else tuple(shape)})
 
 
-class Model(Protocol):
-    """A loaded model."""
-
-    def __call__(self, inputs: Inputs) -> list[np.ndarray[Any, Any]]:
-        """Infer once, and return all outputs."""
-
-
-def load_openvino(request: Request) -> Model:
-    """Read and compile for the CPU.
-
-    Precision is fixed to fp32, because processors with bf16 arithmetic would else get another model
-    than the rest; the number of threads is fixed so that counts repeat.
-    """
-    openvino: Any = importlib.import_module("openvino")
-    core = openvino.Core()
-    core.set_property({"ENABLE_MMAP": request.mmap})
-    compiled = core.compile_model(
-        core.read_model(request.model),
-        "CPU",
-        {
-            "PERFORMANCE_HINT": request.hint,
-            "INFERENCE_NUM_THREADS": request.threads,
-            "INFERENCE_PRECISION_HINT": "f32",
-        },
-    )
-    return lambda inputs: list(compiled(inputs).values())
-
-
-def load_onnxruntime(request: Request) -> Model:
-    """Open a session on the CPU provider; inference is sequential with a fixed thread count."""
-    onnxruntime: Any = importlib.import_module("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = request.threads
-    options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = request.arena
-    session = onnxruntime.InferenceSession(
-        request.model, options, providers=["CPUExecutionProvider"]
-    )
-    return lambda inputs: list(session.run(None, inputs))
-
-
-LOADERS: Final[dict[RuntimeName, Callable[[Request], Model]]] = {
-    "openvino": load_openvino,
-    "onnxruntime": load_onnxruntime,
-}
-
-
 def export_ir(model: Path, ir: Path) -> None:
     """Convert an ONNX file to an OpenVINO IR with the weights as they are (fp32 stays fp32)."""
     openvino: Any = importlib.import_module("openvino")
@@ -254,17 +208,17 @@ def _serve(channel: TextIO) -> None:
     request = Request.decode(channel.readline())
     teller = _Teller(channel)
 
-    def start() -> dict[Shape, Inputs]:
+    def start() -> tuple[Workload, dict[Shape, Inputs]]:
         importlib.import_module(request.runtime)
         touch_heap(request.touched_kib)
         workload = workloads.find(request.workload)
-        return {shape: workload.inputs(shape, request.seed) for shape in request.shapes}
+        return workload, {shape: workload.inputs(shape, request.seed) for shape in request.shapes}
 
-    inputs = teller.step("start", start)
-    model = teller.step("load", lambda: LOADERS[request.runtime](request))
+    workload, inputs = teller.step("start", start)
+    model = teller.step("load", lambda: LOADERS[request.runtime](request, workload.state))
 
     def infer(stage: Stage, shape: Shape) -> None:
-        teller.step(stage, lambda: model(inputs[shape]), shape)
+        teller.step(stage, lambda: workload.infer(model, inputs[shape]), shape)
 
     for stage, shape in stages(request.shapes, request.repeats):
         infer(stage, shape)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from hugeprobe import smaps, workloads
-from hugeprobe.runtimes import LOADERS, Request
+from hugeprobe.loaders import LOADERS
+from hugeprobe.runtimes import Request
 from hugeprobe.smaps import Kind
 
 WORKLOAD: Final = "bert-tiny"

@@ -6,16 +6,23 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from hugeprobe.errors import BadRequestError
-from hugeprobe.workloads import bert
-from hugeprobe.workloads.base import Inputs, Shape, Workload
+from hugeprobe.workloads import bert, embedding, yolov5
+from hugeprobe.workloads.base import Inputs, Model, Outputs, Shape, Workload
 from hugeprobe.workloads.detector import DETECTOR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["WORKLOADS", "Inputs", "Shape", "Workload", "find"]
+__all__ = ["WORKLOADS", "Inputs", "Model", "Outputs", "Shape", "Workload", "find"]
 
-_ALL: Final[tuple[Workload, ...]] = (DETECTOR, bert.MINI, bert.BASE, bert.TINY)
+_ALL: Final[tuple[Workload, ...]] = (
+    DETECTOR,
+    yolov5.SMALL,
+    bert.MINI,
+    bert.BASE,
+    bert.TINY,
+    embedding.GIB,
+)
 
 WORKLOADS: Final[Mapping[str, Workload]] = MappingProxyType({work.name: work for work in _ALL})
 """Every workload under its name."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from hugeprobe.errors import NotObservable
@@ -18,6 +20,21 @@ Shape: TypeAlias = tuple[int, ...]
 Inputs: TypeAlias = dict[str, NDArray[Any]]
 """Arrays by the name of the model's input."""
 
+Outputs: TypeAlias = list[NDArray[Any]]
+"""Arrays in the order of the model's outputs, without those that only carry its state."""
+
+_STATELESS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class Model(Protocol):
+    """A model that a runtime has loaded."""
+
+    def __call__(self, inputs: Inputs) -> Outputs:
+        """Infer once."""
+
+    def reset(self) -> None:
+        """Forget the state that earlier calls left."""
+
 
 class Workload(Protocol):
     """One model and the sequence of inputs that it is measured with."""
@@ -25,6 +42,10 @@ class Workload(Protocol):
     @property
     def name(self) -> str:
         """Short name, as the command line and the records spell it."""
+
+    @property
+    def spec(self) -> str:
+        """What finds it again in another process: its name or, unpublished, the path of a file."""
 
     @property
     def description(self) -> str:
@@ -46,8 +67,12 @@ class Workload(Protocol):
     def memory_kib(self) -> int:
         """Upper bound of what one run may hold resident, in KiB, including building the model."""
 
+    @property
+    def state(self) -> Mapping[str, str]:
+        """Name of each input that is not given but is an output of the call before, and of that."""
+
     def model_path(self, cache: Path) -> Path | NotObservable:
-        """Return the ONNX file, building it in the folder ``cache`` where it has to be built."""
+        """Return the file to load, building it in the folder ``cache`` where it has to be built."""
 
     def inputs(self, shape: Shape, seed: int) -> Inputs:
         """Draw the inputs of one shape; the same shape and seed always give the same arrays.
@@ -55,6 +80,30 @@ class Workload(Protocol):
         It happens in the measured process, so it must not free large arrays: the first block that
         is freed raises the threshold above which glibc maps every later one (``mallopt(3)``).
         """
+
+    def infer(self, model: Model, inputs: Inputs) -> Outputs:
+        """Answer one request: usually one call of the model."""
+
+
+class Stateless:
+    """The part that is the same for every workload of a name whose requests are one call each."""
+
+    __slots__ = ()
+    name: str
+
+    @property
+    def spec(self) -> str:
+        """What finds it again in another process."""
+        return self.name
+
+    @property
+    def state(self) -> Mapping[str, str]:
+        """No input comes from the call before."""
+        return _STATELESS
+
+    def infer(self, model: Model, inputs: Inputs) -> Outputs:
+        """Call the model once."""
+        return model(inputs)
 
 
 def generator(seed: int, shape: Shape) -> np.random.Generator:

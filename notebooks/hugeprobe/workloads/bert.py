@@ -8,25 +8,23 @@ and a layer normalisation (Devlin et al., 2018, https://arxiv.org/abs/1810.04805
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from hugeprobe.errors import BadRequestError, NotObservable
-from hugeprobe.workloads.base import Inputs, Shape, generator
+from hugeprobe.errors import BadRequestError
+from hugeprobe.workloads.base import Inputs, Shape, Stateless, generator
+from hugeprobe.workloads.graphs import Graph, built
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
+    from onnx import ModelProto
 
-_OPSET: Final = 17  # the first with LayerNormalization
-_IR_VERSION: Final = 8  # the one that belongs to opset 17; older runtimes refuse newer ones
+    from hugeprobe.errors import NotObservable
+
 _MASKED: Final = np.finfo(np.float32).min
 
 
@@ -52,7 +50,7 @@ class BertConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Bert:
+class Bert(Stateless):
     """A BERT encoder whose batch and length are dynamic.
 
     Parameters
@@ -95,32 +93,9 @@ class Bert:
         return f"random weights, seed {self.weight_seed}, built here"
 
     def model_path(self, cache: Path) -> Path | NotObservable:
-        """Return the ONNX file, built on first use (about 2 s for each 100 MiB of weights).
-
-        The file name carries a digest of the configuration and of this module, so that neither can
-        change without a new file.
-        """
-        recipe = repr((self.config, self.weight_seed)).encode() + Path(__file__).read_bytes()
-        path = cache / f"{self.name}-{hashlib.sha256(recipe).hexdigest()[:12]}.onnx"
-        if path.exists():
-            return path
-        try:
-            model = build(self.config, self.weight_seed).SerializeToString()
-        except ModuleNotFoundError:
-            return NotObservable(
-                "the package onnx, which builds the BERT graph, is not installed; "
-                "python -m pip install onnx adds it"
-            )
-        cache.mkdir(parents=True, exist_ok=True)
-        # Written aside and renamed, so that an interrupted build leaves no half file.
-        with tempfile.NamedTemporaryFile(dir=cache, suffix=".part", delete=False) as part:
-            try:
-                part.write(model)
-                part.close()
-                os.replace(part.name, path)  # noqa: PTH105 - part.name is a string
-            finally:
-                Path(part.name).unlink(missing_ok=True)
-        return path
+        """Return the ONNX file, built on first use (about 2 s for each 100 MiB of weights)."""
+        recipe = (self.config, self.weight_seed)
+        return built(cache, self.name, recipe, __file__, lambda: build(*recipe))
 
     def inputs(self, shape: Shape, seed: int) -> Inputs:
         """Draw token numbers, and a mask that pads each text after half its length or later.
@@ -178,46 +153,7 @@ def weights(config: BertConfig, seed: int) -> dict[str, NDArray[np.float32]]:
     return drawn
 
 
-@dataclass(slots=True)
-class _Graph:
-    """Nodes in the making; each method adds one and returns the name of its output."""
-
-    nodes: list[Any] = field(default_factory=list)
-    constants: dict[str, NDArray[Any]] = field(default_factory=dict)
-
-    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        from onnx import helper  # noqa: PLC0415 - an optional package
-
-        output = f"{operator}.{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
-        return output
-
-    def constant(self, values: NDArray[Any]) -> str:
-        """Return the name of a small constant; equal ones share a name."""
-        name = f"constant.{values.dtype}.{values.tolist()}"
-        self.constants[name] = values
-        return name
-
-    def integers(self, *values: int) -> str:
-        return self.constant(np.array(values, dtype=np.int64))
-
-    def scalar(self, value: float) -> str:
-        return self.constant(np.array(value, dtype=np.float32))
-
-    def dense(self, values: str, name: str) -> str:
-        return self.add("Add", self.add("MatMul", values, f"{name}.weight"), f"{name}.bias")
-
-    def norm(self, values: str, name: str, epsilon: float) -> str:
-        scale, bias = f"{name}.scale", f"{name}.bias"
-        return self.add("LayerNormalization", values, scale, bias, axis=-1, epsilon=epsilon)
-
-    def gelu(self, values: str) -> str:
-        erf = self.add("Erf", self.add("Div", values, self.scalar(np.sqrt(2.0))))
-        halved = self.add("Mul", values, self.scalar(0.5))
-        return self.add("Mul", halved, self.add("Add", erf, self.scalar(1.0)))
-
-
-def _embeddings(graph: _Graph, config: BertConfig) -> str:
+def _embeddings(graph: Graph, config: BertConfig) -> str:
     words = graph.add("Gather", "embeddings.word", "input_ids")
     shape = graph.add("Shape", "input_ids")
     length = graph.add("Slice", shape, graph.integers(1), graph.integers(2))
@@ -227,14 +163,14 @@ def _embeddings(graph: _Graph, config: BertConfig) -> str:
     return graph.norm(summed, "embeddings.norm", config.layer_norm_eps)
 
 
-def _mask(graph: _Graph) -> str:
+def _mask(graph: Graph) -> str:
     """Turn 1 (read) and 0 (padding) into 0 and the most negative number, to add to the scores."""
     spread = graph.add("Unsqueeze", "attention_mask", graph.integers(1, 2))
     padding = graph.add("Sub", graph.scalar(1.0), graph.add("Cast", spread, to=1))  # 1 is float32
     return graph.add("Mul", padding, graph.scalar(float(_MASKED)))
 
 
-def _attention(graph: _Graph, config: BertConfig, values: str, mask: str, layer: str) -> str:
+def _attention(graph: Graph, config: BertConfig, values: str, mask: str, layer: str) -> str:
     heads = config.num_attention_heads
     size = config.hidden_size // heads
 
@@ -251,7 +187,7 @@ def _attention(graph: _Graph, config: BertConfig, values: str, mask: str, layer:
     return graph.add("Reshape", joined, graph.integers(0, 0, config.hidden_size))
 
 
-def _layer(graph: _Graph, config: BertConfig, values: str, mask: str, layer: str) -> str:
+def _layer(graph: Graph, config: BertConfig, values: str, mask: str, layer: str) -> str:
     context = _attention(graph, config, values, mask, layer)
     attended = graph.add("Add", graph.dense(context, f"{layer}.attended"), values)
     attended = graph.norm(attended, f"{layer}.attended.norm", config.layer_norm_eps)
@@ -260,46 +196,24 @@ def _layer(graph: _Graph, config: BertConfig, values: str, mask: str, layer: str
     return graph.norm(outer, f"{layer}.outer.norm", config.layer_norm_eps)
 
 
-def _tensors(arrays: Mapping[str, NDArray[Any]]) -> Iterator[Any]:
-    from onnx import numpy_helper  # noqa: PLC0415 - an optional package
-
-    for name, values in arrays.items():
-        yield numpy_helper.from_array(values, name)
-
-
-def build(config: BertConfig, seed: int) -> Any:
-    """Build the encoder as an ``onnx.ModelProto``: token arrays in, ``last_hidden_state`` out.
+def build(config: BertConfig, seed: int) -> ModelProto:
+    """Build the encoder: token arrays in, ``last_hidden_state`` out.
 
     Raises
     ------
     ModuleNotFoundError
         If the package onnx is not installed.
     """
-    from onnx import TensorProto, helper  # noqa: PLC0415 - an optional package
-
-    graph = _Graph()
+    graph = Graph(weights=dict(weights(config, seed)))
     values, mask = _embeddings(graph, config), _mask(graph)
     for layer in range(config.num_hidden_layers):
         values = _layer(graph, config, values, mask, f"layer.{layer}")
-    graph.nodes.append(helper.make_node("Identity", [values], ["last_hidden_state"]))
-
-    tokens = ["batch", "length"]
-    proto = helper.make_graph(
-        graph.nodes,
+    graph.add("Identity", values, output="last_hidden_state")
+    tokens = (np.int64, ("batch", "length"))
+    return graph.model(
         "bert",
-        [
-            helper.make_tensor_value_info(name, TensorProto.INT64, tokens)
-            for name in ("input_ids", "attention_mask")
-        ],
-        [
-            helper.make_tensor_value_info(
-                "last_hidden_state", TensorProto.FLOAT, [*tokens, config.hidden_size]
-            )
-        ],
-        initializer=list(_tensors(weights(config, seed) | graph.constants)),
-    )
-    return helper.make_model(
-        proto, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION
+        inputs={"input_ids": tokens, "attention_mask": tokens},
+        outputs={"last_hidden_state": (np.float32, ("batch", "length", config.hidden_size))},
     )
 
 

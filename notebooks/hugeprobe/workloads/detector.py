@@ -10,14 +10,14 @@ from typing import Final
 import numpy as np
 
 from hugeprobe.errors import NotObservable
-from hugeprobe.workloads.base import Inputs, Shape, generator
+from hugeprobe.workloads.base import Inputs, Shape, Stateless, generator
 
 _PACKAGE: Final = "rapidocr-onnxruntime"
 _MODEL: Final = "ch_PP-OCRv4_det_infer.onnx"
 
 
 @dataclass(frozen=True, slots=True)
-class Detector:
+class Detector(Stateless):
     """The PP-OCRv4 text detector: a small convolutional network with large activations.
 
     Parameters

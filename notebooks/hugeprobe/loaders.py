@@ -1,0 +1,162 @@
+"""How each runtime loads a model, and keeps the state of a stateful one.
+
+The model is an ONNX file whose state, if it has any, is plain inputs and outputs. OpenVINO turns
+them into variables inside the compiled model; ONNX Runtime gets its own outputs back as inputs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from hugeprobe.runtimes import Request, RuntimeName
+    from hugeprobe.workloads import Inputs, Model, Outputs
+
+_STATELESS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+@dataclass(slots=True)
+class _OpenVino:
+    """A compiled model, and the request that holds its memory from the first call on."""
+
+    compiled: Any
+    request: Any = None
+
+    def __call__(self, inputs: Inputs) -> Outputs:
+        if self.request is None:
+            self.request = self.compiled.create_infer_request()
+        return list(self.request.infer(inputs, share_inputs=True).values())
+
+    def reset(self) -> None:
+        if self.request is not None:
+            self.request.reset_state()
+
+
+def load_openvino(request: Request, state: Mapping[str, str] = _STATELESS) -> Model:
+    """Read and compile for the CPU; inputs that are outputs of the call before become variables.
+
+    Precision is fixed to fp32, because processors with bf16 arithmetic would else get another model
+    than the rest; the number of threads is fixed so that counts repeat.
+    """
+    openvino: Any = importlib.import_module("openvino")
+    core = openvino.Core()
+    core.set_property({"ENABLE_MMAP": request.mmap})
+    model = core.read_model(request.model)
+    if state:
+        make_stateful(model, state)
+    compiled = core.compile_model(
+        model,
+        "CPU",
+        {
+            "PERFORMANCE_HINT": request.hint,
+            "INFERENCE_NUM_THREADS": request.threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "KV_CACHE_PRECISION": "f32",
+        },
+    )
+    return _OpenVino(compiled)
+
+
+def make_stateful(model: Any, state: Mapping[str, str]) -> None:
+    """Turn pairs of an input and an output of an OpenVINO model into variables.
+
+    Each begins with a batch as large as that of the first input that is left, and without elements.
+    """
+    passes: Any = importlib.import_module("openvino.passes")
+    opset: Any = importlib.import_module("openvino.opset13")
+    manager = passes.Manager()
+    manager.register_pass(passes.MakeStateful(dict(state)))
+    manager.run_passes(model)
+    axis = opset.constant(np.int64(0))
+    batch = opset.gather(opset.shape_of(model.inputs[0]), opset.constant(np.array([0])), axis)
+    for operator in model.get_ops():
+        if operator.get_type_name() == "ReadValue":
+            sizes = [size.min_length for size in operator.get_output_partial_shape(0)][1:]
+            shape = opset.concat([batch, opset.constant(np.array(sizes))], 0)
+            nothing = opset.constant(0, dtype=operator.get_output_element_type(0))
+            operator.set_arguments([opset.broadcast(nothing, shape)])
+    model.validate_nodes_and_infer_types()
+
+
+@dataclass(slots=True)
+class _OnnxRuntime:
+    """A session without state."""
+
+    session: Any
+
+    def __call__(self, inputs: Inputs) -> Outputs:
+        return list(self.session.run(None, inputs))
+
+    def reset(self) -> None:
+        """Do nothing, as there is nothing to forget."""
+
+
+@dataclass(slots=True)
+class _StatefulOnnxRuntime:
+    """A session whose outputs are fed back, without a copy, as inputs of the next call."""
+
+    session: Any
+    state: Mapping[str, str]
+    value: Callable[[np.ndarray[Any, Any]], Any]
+    held: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, inputs: Inputs) -> Outputs:
+        given = {name: self.value(array) for name, array in inputs.items()}
+        names = [output.name for output in self.session.get_outputs()]
+        found = self.session.run_with_ort_values(
+            names, given | (self.held or self._nothing(inputs))
+        )
+        outputs = dict(zip(names, found, strict=True))
+        self.held = {name: outputs.pop(output) for name, output in self.state.items()}
+        return [output.numpy() for output in outputs.values()]
+
+    def reset(self) -> None:
+        self.held = {}
+
+    def _nothing(self, inputs: Inputs) -> dict[str, Any]:
+        """Make arrays whose dynamic dimensions are those of the inputs, or else zero."""
+        declared = self.session.get_inputs()
+        sizes = {
+            name: size
+            for node in declared
+            if node.name in inputs
+            for name, size in zip(node.shape, inputs[node.name].shape, strict=True)
+        }
+        return {
+            node.name: self.value(
+                np.zeros(
+                    [each if isinstance(each, int) else sizes.get(each, 0) for each in node.shape],
+                    np.float32,
+                )
+            )
+            for node in declared
+            if node.name in self.state
+        }
+
+
+def load_onnxruntime(request: Request, state: Mapping[str, str] = _STATELESS) -> Model:
+    """Open a session on the CPU provider; inference is sequential with a fixed thread count."""
+    onnxruntime: Any = importlib.import_module("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = request.threads
+    options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = request.arena
+    session = onnxruntime.InferenceSession(
+        request.model, options, providers=["CPUExecutionProvider"]
+    )
+    if state:
+        return _StatefulOnnxRuntime(session, state, onnxruntime.OrtValue.ortvalue_from_numpy)
+    return _OnnxRuntime(session)
+
+
+LOADERS: Final[dict[RuntimeName, Callable[..., Model]]] = {
+    "openvino": load_openvino,
+    "onnxruntime": load_onnxruntime,
+}
