@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hugeprobe import host, inference, runtimes, smaps
+from hugeprobe import children, host, inference, runtimes, smaps
 from hugeprobe.arms import ADVISE, DEFAULT, OFF, Arm
 from hugeprobe.coverage import COULD_BE_HUGE, Backing, Mode, cover, mode_of, whole_kib
 from hugeprobe.errors import NotObservable, ProbeError
@@ -213,7 +213,7 @@ def test_messages_come_back_as_they_went() -> None:
     ],
 )
 def test_messages_name_no_folder(said: str, published: str) -> None:
-    assert inference.without_folders(said) == published
+    assert children.without_folders(said) == published
 
 
 def test_arms_start_from_an_environment_that_steers_nothing(
@@ -221,9 +221,9 @@ def test_arms_start_from_an_environment_that_steers_nothing(
 ) -> None:
     for name in ("GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_ARENA_MAX", "NUMPY_MADVISE_HUGEPAGE"):
         monkeypatch.setenv(name, "1")
-    added = inference.child_environment(DEFAULT).keys() & {*os.environ} ^ {*os.environ}
+    added = children.environment({}).keys() & {*os.environ} ^ {*os.environ}
     assert added >= {"GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_ARENA_MAX", "NUMPY_MADVISE_HUGEPAGE"}
-    assert inference.child_environment(ADVISE)["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    assert children.environment(ADVISE.env)["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
 
 
 def test_too_little_memory_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

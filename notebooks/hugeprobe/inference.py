@@ -10,25 +10,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import re
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
-import time
 from collections import defaultdict
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
-from hugeprobe import firsttouch, host, linux, smaps
+from hugeprobe import children, firsttouch, host, linux, smaps
 from hugeprobe.arms import ADVISE, DEFAULT, OFF, Arm
 from hugeprobe.coverage import Coverage, Mode, cover, mode_of
-from hugeprobe.errors import NotObservable, NotPermittedError, ProbeError, ProcessGoneError
+from hugeprobe.errors import NotObservable, NotPermittedError, ProbeError
 from hugeprobe.runtimes import EXPORT_IR, THP_OFF, Request, RuntimeName, Stage, Step
 
 if TYPE_CHECKING:
@@ -38,10 +31,7 @@ if TYPE_CHECKING:
 
 _PMD_KIB: Final = 2048  # where the kernel does not tell
 _THREADS_AT_MOST: Final = 4  # so that counts of hosts with many processors stay comparable
-_STEERS_ALLOCATION: Final = re.compile(
-    r"GLIBC_TUNABLES|LD_PRELOAD|(?:MI|TC)?MALLOC_\w+|NUMPY_MADVISE_HUGEPAGE|TBB_ENABLE_SANITIZERS"
-)
-_FOLDERS: Final = re.compile(r"(?:/[^\s/:'\"()]+)+/")
+_MEASURED: Final = "hugeprobe.runtimes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +334,8 @@ def _exported(model: Path, cache: Path, timeout: float) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as unfinished:
             done = Path(unfinished) / "ir"
-            with _child([EXPORT_IR, str(model), str(done / "model.xml")], DEFAULT, timeout):
+            arguments = [EXPORT_IR, str(model), str(done / "model.xml")]
+            with children.started(_MEASURED, arguments, {}, timeout):
                 pass
             done.rename(folder)  # whole or not at all, should this be interrupted
     return folder / "model.xml"
@@ -359,84 +350,15 @@ def phases(request: Request, arm: Arm, timeout: float, backed_kib: int = 0) -> I
     mode: Mode = "never" if arm.thp_disabled else mode_of(facts)
     pmd_kib = facts.pmd_kib or _PMD_KIB
     weights = str(Path(request.model).with_suffix(".bin").resolve())
-    ours, theirs = socket.socketpair()
-    arguments = [str(theirs.fileno()), *([THP_OFF] if arm.thp_disabled else [])]
-    with ours, theirs, _child(arguments, arm, timeout, theirs) as child:
-        ends = time.monotonic() + timeout
-        ours.settimeout(timeout)
-        theirs.close()
-        with ours.makefile("rw") as channel:
-            print(request.encode(), file=channel, flush=True)
-            for line in channel:
-                step, snapshot = Step.decode(line), smaps.snapshot(child.pid)
-                yield Phase(step, _memory(snapshot, mode, pmd_kib, weights))
-                firsttouch.back(backed_kib)
-                ours.settimeout(max(0.001, ends - time.monotonic()))
-                print(file=channel, flush=True)
-
-
-@contextmanager
-def _child(
-    arguments: Sequence[str], arm: Arm, timeout: float, channel: socket.socket | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the measured process; at the end wait for it, and say how it failed if it did."""
-    command = [sys.executable, "-m", "hugeprobe.runtimes", *arguments]
-    handed_on = [] if channel is None else [channel.fileno()]
-    ends = time.monotonic() + timeout
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            command, env=child_environment(arm), pass_fds=handed_on, stdout=said, stderr=said
-        )
-        try:
-            # If it is gone, its status and its last words tell why.
-            with suppress(ConnectionError, ProcessGoneError):
-                yield process
-            status = process.wait(max(0.0, ends - time.monotonic()))
-        except (TimeoutError, subprocess.TimeoutExpired):
-            raise ProbeError(
-                f"The measured process was given {timeout:g} s and did not finish. "
-                "Choose fewer or smaller shapes, or a longer time."
-            ) from None
-        finally:
-            process.kill()
-            process.wait()
-        if status:
-            raise ProbeError(f"The measured process {_ending(status)}{_last_words(said)}.")
-
-
-def child_environment(arm: Arm) -> dict[str, str]:
-    """Return this environment without what steers allocation, plus the arm and this package."""
-    kept = {
-        name: value for name, value in os.environ.items() if not _STEERS_ALLOCATION.fullmatch(name)
-    }
-    packages = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     added = arm.environment()
     if isinstance(added, NotObservable):
         raise ProbeError(f"A process was to start under the arm {arm.name}, but {added.reason}.")
-    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, packages)), **added}
-
-
-def _ending(status: int) -> str:
-    if status > 0:
-        return f"failed with status {status}"
-    return f"was ended by {signal.Signals(-status).name}"
-
-
-def _last_words(said: IO[bytes]) -> str:
-    """Return the last line that the process wrote, without the folders that it names."""
-    said.seek(0)
-    lines = said.read().decode(errors="replace").split("\n")
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return last and f": {without_folders(last)[:300].rstrip('.')}"
-
-
-def without_folders(text: str) -> str:
-    """Cut paths in a message down to the file name, so that it can be published.
-
-    >>> without_folders("no such file: '/home/someone/models/a.onnx'")
-    "no such file: 'a.onnx'"
-    """
-    return _FOLDERS.sub("", text)
+    arguments = [THP_OFF] if arm.thp_disabled else []
+    with children.talking(_MEASURED, arguments, added, timeout) as child:
+        for line in child.steps(request.encode()):
+            step, snapshot = Step.decode(line), smaps.snapshot(child.pid)
+            yield Phase(step, _memory(snapshot, mode, pmd_kib, weights))
+            firsttouch.back(backed_kib)
 
 
 def _memory(snapshot: smaps.Snapshot, mode: Mode, pmd_kib: int, weights: str) -> Memory:
