@@ -32,6 +32,7 @@ class Advice(IntEnum):
 
     HUGEPAGE = 14
     NOHUGEPAGE = 15
+    POPULATE_WRITE = 23  # since Linux 5.14
     COLLAPSE = 25  # since Linux 6.1
 
 
