@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hugeprobe.errors import BadRequestError, NotObservable
 from hugeprobe.loaders import LOADERS
 from hugeprobe.runtimes import Request, RuntimeName
-from hugeprobe.workloads import WORKLOADS, bert, detector, embedding, find, yolov5
+from hugeprobe.workloads import WORKLOADS, bert, decoder, detector, embedding, find, yolov5
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +28,8 @@ needs_onnxruntime = "ONNX Runtime is not installed."
 
 YOLO = yolov5.Yolo("yolo", yolov5.YoloConfig(1 / 9, 1 / 16, classes=2), ((2, 3, 64, 96),), 0)
 TABLES = embedding.Embedding("tables", embedding.TablesConfig(2, 64, 4, hidden=8), ((3, 5),), 0)
-SMALL: tuple[Workload, ...] = (bert.TINY, YOLO, TABLES)
+GPT = decoder.Decoder("gpt", decoder.DecoderConfig(2, 32, 4, 50, 16), ((1, 3), (2, 9), (1, 3)), 0)
+SMALL: tuple[Workload, ...] = (bert.TINY, YOLO, TABLES, GPT)
 """One of each kind of graph that is built here, too small to take time."""
 
 small = pytest.mark.parametrize("workload", SMALL, ids=lambda workload: workload.name)
@@ -75,6 +76,35 @@ def test_detectors_have_as_many_weights_as_the_published_ones() -> None:
         graph = yolov5.build(yolov5.YoloConfig(1 / 3, width), 0).graph
         sizes = (math.prod(array.dims) for array in graph.initializer if "conv" in array.name)
         assert sum(sizes) == published
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_cached_tokens_are_as_good_as_tokens_read_at_once(
+    runtime: RuntimeName, cache: Path
+) -> None:
+    """Token by token, the cache stands for the text so far; a reset forgets it."""
+    model, inputs = load(GPT, runtime, cache), GPT.inputs((2, 9), seed=1)
+    (stepwise,) = GPT.infer(model, inputs)
+    model.reset()
+    (at_once,) = model(inputs)
+    assert stepwise.shape == (2, 1, 50)
+    np.testing.assert_allclose(stepwise[:, 0], at_once[:, -1], rtol=1e-4, atol=1e-6)
+
+    (further,) = model({"input_ids": inputs["input_ids"][:, :1]})
+    model.reset()
+    (anew,) = model({"input_ids": inputs["input_ids"][:, :1]})
+    assert not np.allclose(further, anew)
+    np.testing.assert_allclose(anew[:, 0], at_once[:, 0], rtol=1e-4, atol=1e-6)
+
+
+def test_attention_over_the_cache_is_fused(cache: Path) -> None:
+    """Else OpenVINO would copy the whole cache for every token, which it does for no real model."""
+    model: Any = load(GPT, "openvino", cache)
+    layers = [
+        node.get_rt_info()["layerType"].value
+        for node in model.compiled.get_runtime_model().get_ops()
+    ]
+    assert layers.count("ScaledDotProductAttention") == GPT.config.layers
 
 
 def test_sums_are_of_the_rows_asked_for(cache: Path) -> None:
@@ -250,6 +280,10 @@ def test_bad_requests_are_sentences() -> None:
         bert.TINY.inputs((1, 513), 0)
     with pytest.raises(BadRequestError, match="attention heads"):
         bert.BertConfig(hidden_size=100, num_attention_heads=7)
+    with pytest.raises(BadRequestError, match=r"up to 1024 tokens.*given 1025"):
+        decoder.GPT.inputs((1, 1025), 0)
+    with pytest.raises(BadRequestError, match="attention heads"):
+        decoder.DecoderConfig(1, 32, 5, 50, 16)
     with pytest.raises(BadRequestError, match="choose one of ppocr-detector"):
         find("bert-huge")
     with pytest.raises(BadRequestError, match=r"multiples of 32.*given 320 x 330"):

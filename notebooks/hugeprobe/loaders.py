@@ -67,22 +67,34 @@ def load_openvino(request: Request, state: Mapping[str, str] = _STATELESS) -> Mo
 def make_stateful(model: Any, state: Mapping[str, str]) -> None:
     """Turn pairs of an input and an output of an OpenVINO model into variables.
 
-    Each begins with a batch as large as that of the first input that is left, and without elements.
+    The result is what the plugin expects of a language model, so that it fuses attention with the
+    variables: it recognises the cache by the reordering of its texts, which here changes nothing.
     """
     passes: Any = importlib.import_module("openvino.passes")
+    offline: Any = importlib.import_module("openvino._offline_transformations")
     opset: Any = importlib.import_module("openvino.opset13")
     manager = passes.Manager()
     manager.register_pass(passes.MakeStateful(dict(state)))
     manager.run_passes(model)
-    axis = opset.constant(np.int64(0))
-    batch = opset.gather(opset.shape_of(model.inputs[0]), opset.constant(np.array([0])), axis)
-    for operator in model.get_ops():
-        if operator.get_type_name() == "ReadValue":
-            sizes = [size.min_length for size in operator.get_output_partial_shape(0)][1:]
-            shape = opset.concat([batch, opset.constant(np.array(sizes))], 0)
-            nothing = opset.constant(0, dtype=operator.get_output_element_type(0))
-            operator.set_arguments([opset.broadcast(nothing, shape)])
+
+    zero, one = opset.constant(np.int64(0)), opset.constant(np.int64(1))
+    batch = opset.gather(opset.shape_of(model.inputs[0]), zero, zero)
+    same_order = opset.range(zero, batch, one, output_type="i32")
+    for variable in model.get_ops():
+        if variable.get_type_name() != "ReadValue":
+            continue
+        # It begins with as many texts as the input has, and none of their tokens.
+        sizes = [size.min_length for size in variable.get_output_partial_shape(0)][1:]
+        shape = opset.concat([opset.unsqueeze(batch, zero), opset.constant(np.array(sizes))], 0)
+        nothing = opset.constant(0, dtype=variable.get_output_element_type(0))
+        variable.set_arguments([opset.broadcast(nothing, shape)])
+        reordered = opset.gather(variable, same_order, zero).output(0)
+        for use in variable.output(0).get_target_inputs():
+            if use.get_node().get_type_name() == "Concat":
+                use.replace_source_output(reordered)
     model.validate_nodes_and_infer_types()
+    # As openvino.convert_model does; reading a file does not fuse attention.
+    offline.apply_moc_transformations(model, cf=False)
 
 
 @dataclass(slots=True)

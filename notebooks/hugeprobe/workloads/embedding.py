@@ -146,6 +146,6 @@ GIB: Final = Embedding(
     name="embedding-1gib",
     config=TablesConfig(tables=8, rows=1 << 21, width=16),
     shapes=((1024, 32), (4096, 32), (1024, 32), (4096, 32)),
-    memory_kib=3 * 1024 * 1024,
+    memory_kib=3584 * 1024,
 )
 """Tables of 1 GiB, rows of 64 bytes (one cache line): just within what one ONNX file may hold."""
