@@ -298,16 +298,25 @@ def test_an_interrupted_session_goes_on(measured: list[tuple[str, int]], tmp_pat
     assert [run.key for run in made.runs] == [task.key for task in Plan((CELL,)).tasks()]
 
 
-def test_runs_of_another_plan_are_set_aside(
+def test_rounds_can_be_added(measured: list[tuple[str, int]], tmp_path: Path) -> None:
+    journal = tmp_path / "bench.json.runs"
+    Session(Plan((CELL,)), tmp_path, journal).run(Silent())
+    more = Plan((dataclasses.replace(CELL, rounds=6),))
+    watcher = Silent()
+    made = Session(more, tmp_path, journal).run(watcher)
+    assert len(watcher.ended) == len(ARMS)
+    assert {run.key for run in made.runs} == {task.key for task in more.tasks()}
+
+
+def test_runs_with_another_seed_are_set_aside(
     measured: list[tuple[str, int]], tmp_path: Path
 ) -> None:
     journal = tmp_path / "bench.json.runs"
     with pytest.raises(KeyboardInterrupt):
         Session(Plan((CELL,)), tmp_path, journal).run(Interrupting())
     kept = journal.read_text()
-    other = dataclasses.replace(CELL, rounds=6)
-    made = Session(Plan((other,)), tmp_path, journal).run(Silent())
-    assert len(made.runs) == 6 * len(ARMS)
+    made = Session(Plan((CELL,), seed=1), tmp_path, journal).run(Silent())
+    assert len(made.runs) == CELL.rounds * len(ARMS)
     assert (tmp_path / "bench.json.runs.old").read_text() == kept
 
 

@@ -28,9 +28,7 @@ class Profile:
 
 _ADVISED: Final = "glibc.malloc.hugetlb=1"
 _KEPT: Final = (
-    "glibc.malloc.mmap_threshold=1073741824:"
-    "glibc.malloc.trim_threshold=4294967296:"
-    "glibc.malloc.top_pad=67108864"
+    "glibc.malloc.mmap_max=0:glibc.malloc.top_pad=67108864:glibc.malloc.trim_threshold=1073741824"
 )
 ADVISE: Final = Profile(
     "advise", "glibc (2.35 or newer) advises huge pages.", {"GLIBC_TUNABLES": _ADVISED}

@@ -33,6 +33,8 @@ class Cell:
         Runs of each arm.
     steady
         Rounds over all shapes in each run, once it is warm.
+    repeats
+        Inferences after the first at each new shape; see :func:`hugeprobe.inference.run`.
     """
 
     workload: str
@@ -40,6 +42,7 @@ class Cell:
     arms: tuple[Arm, ...]
     rounds: int
     steady: int
+    repeats: int = 2
 
     @property
     def name(self) -> str:
@@ -99,6 +102,7 @@ class Plan:
 
 
 _MAIN: Final = (_arms.DEFAULT, _arms.AGAIN, _arms.OFF, _arms.ADVISE, _arms.KEEP, _arms.TOUCHED)
+_SLOW: Final = (_arms.DEFAULT, _arms.OFF, _arms.KEEP, _arms.TOUCHED)
 _ALLOCATORS: Final = (_arms.JEMALLOC, _arms.TCMALLOC, _arms.MIMALLOC)
 _BACKED: Final = (_arms.BACKED, _arms.ADVISE_BACKED, _arms.KEEP_BACKED)
 _LATER: Final = (_arms.COLLAPSE,)
@@ -120,17 +124,19 @@ _MODES: Final = (
 
 _BOTH: Final = (*_MAIN, *_BACKED, *_ALLOCATORS, *_LATER)
 _FULL: Final = (
-    Cell("bert-mini", OPENVINO, (*_BOTH, *_WEIGHTS, *_HINT, *_MODES), rounds=7, steady=3),
-    Cell("bert-mini", ONNXRUNTIME, (*_BOTH, *_ARENA, *_MODES), rounds=7, steady=3),
+    Cell("bert-mini", OPENVINO, (*_BOTH, *_WEIGHTS, *_HINT, *_MODES), rounds=5, steady=2),
+    Cell("bert-mini", ONNXRUNTIME, (*_BOTH, *_ARENA, *_MODES), rounds=5, steady=2),
     Cell("ppocr-detector", OPENVINO, (*_BOTH, *_HINT, *_MODES), rounds=7, steady=3),
     Cell("ppocr-detector", ONNXRUNTIME, (*_BOTH, *_ARENA, *_MODES), rounds=7, steady=3),
-    Cell("yolov5s", OPENVINO, (*_MAIN, *_LATER, _arms.MTHP), rounds=5, steady=2),
-    Cell("yolov5s", ONNXRUNTIME, (*_MAIN, *_LATER, _arms.NO_ARENA, _arms.MTHP), rounds=5, steady=2),
-    Cell("bert-base", OPENVINO, (*_MAIN, _arms.MTHP), rounds=5, steady=1),
-    Cell("embedding-1gib", OPENVINO, (*_MAIN, *_LATER, _arms.ALWAYS, _arms.MTHP), rounds=5, steady=5),
-    Cell("embedding-1gib", ONNXRUNTIME, (*_MAIN, *_LATER, _arms.ALWAYS, _arms.MTHP), rounds=5, steady=5),
-    Cell("decoder", OPENVINO, (*_MAIN, _arms.MTHP), rounds=5, steady=1),
-    Cell("decoder", ONNXRUNTIME, (*_MAIN, _arms.NO_ARENA, _arms.MTHP), rounds=5, steady=1),
+    Cell("embedding-1gib", OPENVINO, (*_MAIN, *_LATER), rounds=7, steady=10),
+    Cell("embedding-1gib", ONNXRUNTIME, (*_MAIN, *_LATER), rounds=7, steady=10),
+    Cell("yolov5s", OPENVINO, (*_MAIN, *_LATER), rounds=5, steady=1, repeats=1),
+    Cell("yolov5s", ONNXRUNTIME, (*_SLOW, _arms.NO_ARENA), rounds=5, steady=1),
+    Cell("gpt-decoder", OPENVINO, _SLOW, rounds=5, steady=1, repeats=1),
+    Cell("gpt-decoder", ONNXRUNTIME, _SLOW, rounds=5, steady=1, repeats=1),
+    Cell("bert-mini-batches", OPENVINO, _SLOW, rounds=5, steady=1, repeats=1),
+    Cell("bert-mini-batches", ONNXRUNTIME, _SLOW, rounds=5, steady=1),
+    Cell("bert-base", OPENVINO, _SLOW, rounds=5, steady=1, repeats=1),
     Cell("shards", OPENVINO, (*_MAIN, *_WEIGHTS), rounds=5, steady=1),
     Cell("shards", ONNXRUNTIME, _MAIN, rounds=5, steady=1),
 )

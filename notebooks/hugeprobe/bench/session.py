@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
-from hugeprobe import hostmodes, inference, records, workloads
+from hugeprobe import hostmodes, inference, workloads
 from hugeprobe.bench import record
 from hugeprobe.bench.record import ArmFacts, BenchRecord, CellFacts, Run
 from hugeprobe.errors import NotObservable, ProbeError
@@ -80,8 +80,8 @@ class Journal:
     path
         The file; None keeps nothing.
     heading
-        What the runs have in common. A file with another heading is of another benchmark: it is
-        set aside, not written over.
+        What runs must have in common to be of one record. A file with another heading is of another
+        benchmark: it is set aside, not written over. Cells, arms and rounds may be added.
     """
 
     def __init__(self, path: Path | None, heading: dict[str, Any]) -> None:
@@ -130,7 +130,7 @@ class Session:
     cache
         Folder for models that are built or converted.
     journal
-        File for the runs made so far; the same plan on the same host goes on from it.
+        File for the runs made so far; the same benchmark on the same host goes on from it.
     command
         What the record says it was made by.
     """
@@ -149,10 +149,12 @@ class Session:
             If the plan changes settings of the host, and this user may not.
         """
         journal = Journal(self.journal, self._heading())
-        runs = journal.kept()
-        journal.begin(runs)
-        done = {run.key for run in runs}
+        kept = journal.kept()
+        journal.begin(kept)
+        done = {run.key for run in kept}
         tasks = [task for task in self.plan.tasks() if task.key not in done]
+        planned = {task.key for task in self.plan.tasks()}
+        runs = [run for run in kept if run.key in planned]
         with hostmodes.keeper() if self.plan.needs_root else nullcontext() as keeper:
             warm = self._warm_up(tasks, watcher)
             for run in self._measured(tasks, warm, keeper, watcher):
@@ -162,12 +164,8 @@ class Session:
         return self._record(runs, warm)
 
     def _heading(self) -> dict[str, Any]:
-        cells = [
-            [c.name, [arm.name for arm in c.arms], c.rounds, c.steady] for c in self.plan.cells
-        ]
         return {
             "schema": record.SCHEMA,
-            "plan": records.digest(cells),
             "seed": self.plan.seed,
             "kernel": host_facts().kernel,
             "versions": _versions(),
@@ -229,6 +227,7 @@ class Session:
                 arm,
                 cache=self.cache,
                 seed=self.plan.seed,
+                repeats=cell.repeats,
                 steady=cell.steady,
                 spare_kib=spare_kib,
                 timeout=_SECONDS,

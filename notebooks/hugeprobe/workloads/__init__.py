@@ -19,6 +19,7 @@ _ALL: Final[tuple[Workload, ...]] = (
     DETECTOR,
     yolov5.SMALL,
     bert.MINI,
+    bert.MINI_BATCHES,
     bert.BASE,
     bert.TINY,
     embedding.GIB,

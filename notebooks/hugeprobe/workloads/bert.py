@@ -8,7 +8,7 @@ and a layer normalisation (Devlin et al., 2018, https://arxiv.org/abs/1810.04805
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -220,7 +220,7 @@ def build(config: BertConfig, seed: int) -> ModelProto:
 BASE: Final = Bert(
     name="bert-base",
     config=BertConfig(),
-    shapes=((8, 64), (8, 128), (8, 256), (8, 512), (8, 64), (8, 512)),
+    shapes=((8, 64), (16, 64), (8, 64)),
     memory_kib=6 * 1024 * 1024,
 )
 """BERT-base of the original paper: 110 million weights, 418 MiB."""
@@ -234,6 +234,14 @@ MINI: Final = Bert(
     memory_kib=1536 * 1024,
 )
 """The sizes of all-MiniLM-L6-v2, the usual sentence encoder: 23 million weights, 87 MiB."""
+
+MINI_BATCHES: Final = replace(
+    MINI,
+    name="bert-mini-batches",
+    shapes=((8, 64), (16, 128), (32, 64), (8, 512), (8, 64), (8, 512)),
+    memory_kib=3 * 1024 * 1024,
+)
+"""The same encoder at batches of 8 to 32 and lengths of 64 to 512."""
 
 TINY: Final = Bert(
     name="bert-tiny",

@@ -249,7 +249,7 @@ def build(config: DecoderConfig, seed: int) -> ModelProto:
 GPT: Final = Decoder(
     name="gpt-decoder",
     config=DecoderConfig(layers=8, width=512, heads=8, vocabulary=4096, positions=1024),
-    shapes=((1, 64), (8, 64), (8, 128), (1, 64), (8, 128)),
+    shapes=((1, 64), (8, 64), (1, 64)),
     memory_kib=1024 * 1024,
 )
 """30 million weights, 114 MiB; a token adds 32 KiB to the cache of a text."""
