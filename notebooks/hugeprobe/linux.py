@@ -1,4 +1,4 @@
-"""The Linux calls that Python does not offer: placed mappings, advice, per-process THP switches.
+"""The Linux calls that Python does not offer: placed mappings, advice, per-process switches.
 
 Every constant is from ``include/uapi`` of the kernel. Every call raises :class:`OSError` with the
 kernel's error number; callers turn the ones they expect into sentences.
@@ -7,8 +7,11 @@ kernel's error number; callers turn the ones they expect into sentences.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import platform
 import sys
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
@@ -23,8 +26,30 @@ MAP_ANONYMOUS: Final = 0x20
 MAP_NORESERVE: Final = 0x4000
 """Same value on x86-64 and aarch64 (``include/uapi/asm-generic/mman.h``)."""
 
+_PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_SET_THP_DISABLE: Final = 41
 _PR_GET_THP_DISABLE: Final = 42
+
+_PIDFD_OPEN: Final = 434
+_PROCESS_MADVISE: Final = 440
+"""Numbers of system calls; calls as new as these have one number on every architecture."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Architecture:
+    """What a seccomp filter has to know: ``AUDIT_ARCH_…``, and the numbers of system calls."""
+
+    audit: int
+    seccomp: int
+    mbind: int
+
+
+_ARCHITECTURES: Final = {
+    "x86_64": _Architecture(0xC000003E, seccomp=317, mbind=237),
+    "aarch64": _Architecture(0xC00000B7, seccomp=277, mbind=235),
+}
+FILTERED_ARCHITECTURES: Final = frozenset(_ARCHITECTURES)
+"""Where :func:`refuse_mbind` knows how, as ``uname -m`` names them."""
 
 
 class Advice(IntEnum):
@@ -61,6 +86,8 @@ def _libc() -> ctypes.CDLL:
     libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
+    libc.syscall.argtypes = (ctypes.c_long, *[ctypes.c_void_p] * 5)
+    libc.syscall.restype = ctypes.c_long
     return libc
 
 
@@ -126,3 +153,87 @@ def thp_disabled() -> bool:
     the exception, advised memory can still have huge pages, so it does not count as forbidden.
     """
     return _call("prctl", _PR_GET_THP_DISABLE, 0, 0, 0, 0) & 0b11 == 0b01
+
+
+# Other processes ----------------------------------------------------------------------------------
+
+
+class _Vector(ctypes.Structure):
+    """``struct iovec``."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+def pidfd_open(pid: int) -> int:
+    """Return a descriptor that stands for process ``pid`` and no later one (``pidfd_open(2)``).
+
+    Python has it too, but not where it was built with the headers of a kernel before 5.3.
+    """
+    return _call("syscall", _PIDFD_OPEN, pid, 0, 0, 0, 0)
+
+
+def process_advise(pidfd: int, start: int, length: int, advice: Advice) -> None:
+    """Give advice for memory of the process of ``pidfd`` (``process_madvise(2)``).
+
+    For another process than this one it needs the right to read its memory map, and the capability
+    ``CAP_SYS_NICE``. A length of 0 changes nothing, and fails where the kernel does not know the
+    call or the advice, or does not permit it.
+    """
+    vector = _Vector(start, length)
+    _call("syscall", _PROCESS_MADVISE, pidfd, ctypes.addressof(vector), 1, advice, 0)
+
+
+# Filters ------------------------------------------------------------------------------------------
+
+
+class _Instruction(ctypes.Structure):
+    """``struct sock_filter``."""
+
+    _fields_ = (
+        ("code", ctypes.c_uint16),
+        ("if_true", ctypes.c_uint8),
+        ("if_false", ctypes.c_uint8),
+        ("operand", ctypes.c_uint32),
+    )
+
+
+class _Program(ctypes.Structure):
+    """``struct sock_fprog``."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.POINTER(_Instruction)))
+
+
+_LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
+_NUMBER_AT, _AUDIT_AT = 0, 4  # offsets into struct seccomp_data
+_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+_SET_MODE_FILTER: Final = 1
+_SPEC_ALLOW: Final = 1 << 2  # a filter that isolates nothing needs no slower processor, either
+
+
+def refuse_mbind() -> None:
+    """Let ``mbind(2)`` fail with ``EPERM`` in this process and in those it starts, for good.
+
+    It survives ``execve``. Without ``CAP_SYS_ADMIN``, the process and its children also give up
+    gaining privileges by executing programs such as sudo (``PR_SET_NO_NEW_PRIVS``).
+    """
+    architecture = _ARCHITECTURES[platform.machine()]
+    _refuse(architecture, architecture.mbind)
+
+
+def _refuse(architecture: _Architecture, number: int) -> None:
+    """Install a seccomp filter that refuses one system call (``seccomp(2)``)."""
+    steps = (
+        _Instruction(_LOAD, 0, 0, _AUDIT_AT),
+        _Instruction(_JUMP_IF_EQUAL, 0, 3, architecture.audit),
+        _Instruction(_LOAD, 0, 0, _NUMBER_AT),
+        _Instruction(_JUMP_IF_EQUAL, 0, 1, number),
+        _Instruction(_RETURN, 0, 0, _ERRNO | errno.EPERM),
+        _Instruction(_RETURN, 0, 0, _ALLOW),
+    )
+    program = _Program(len(steps), (_Instruction * len(steps))(*steps))
+    call = (architecture.seccomp, _SET_MODE_FILTER, _SPEC_ALLOW, ctypes.addressof(program), 0, 0)
+    try:
+        _call("syscall", *call)
+    except PermissionError:
+        _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        _call("syscall", *call)
