@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hugeprobe.errors import BadRequestError, NotObservable
 from hugeprobe.loaders import LOADERS
 from hugeprobe.runtimes import Request, RuntimeName
-from hugeprobe.workloads import WORKLOADS, bert, decoder, detector, embedding, find, yolov5
+from hugeprobe.workloads import WORKLOADS, bert, decoder, detector, embedding, find, shards, yolov5
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,8 @@ needs_onnxruntime = "ONNX Runtime is not installed."
 YOLO = yolov5.Yolo("yolo", yolov5.YoloConfig(1 / 9, 1 / 16, classes=2), ((2, 3, 64, 96),), 0)
 TABLES = embedding.Embedding("tables", embedding.TablesConfig(2, 64, 4, hidden=8), ((3, 5),), 0)
 GPT = decoder.Decoder("gpt", decoder.DecoderConfig(2, 32, 4, 50, 16), ((1, 3), (2, 9), (1, 3)), 0)
-SMALL: tuple[Workload, ...] = (bert.TINY, YOLO, TABLES, GPT)
+LAYERS = shards.Shards("layers", shards.LayersConfig(layers=3, width=512), ((1, 512), (2, 512)), 0)
+SMALL: tuple[Workload, ...] = (bert.TINY, YOLO, TABLES, GPT, LAYERS)
 """One of each kind of graph that is built here, too small to take time."""
 
 small = pytest.mark.parametrize("workload", SMALL, ids=lambda workload: workload.name)
@@ -118,9 +119,19 @@ def test_sums_are_of_the_rows_asked_for(cache: Path) -> None:
     np.testing.assert_allclose(model(inputs)[0], 1 / (1 + np.exp(-logits)), rtol=1e-5)
 
 
-def test_large_tables_are_of_the_size_that_is_said() -> None:
-    assert embedding.GIB.config.kib == 1 << 20
-    assert "1024 MiB" in embedding.GIB.description
+def test_large_models_are_of_the_size_that_is_said() -> None:
+    for large in (embedding.GIB, shards.GIB):
+        assert large.config.kib == 1 << 20
+        assert "1024 MiB" in large.description
+
+
+def test_large_matrices_are_in_files_of_their_own(cache: Path) -> None:
+    pytest.importorskip("onnx", reason=needs_onnx)
+    path = LAYERS.model_path(cache)
+    assert not isinstance(path, NotObservable)
+    sizes = {file.name: file.stat().st_size for file in path.parent.iterdir() if file != path}
+    assert sizes == {f"layer.{layer}.weight": 1 << 20 for layer in range(3)}
+    assert path.stat().st_size < 1 << 20
 
 
 def forward(config: bert.BertConfig, seed: int, inputs: Inputs) -> Array:
@@ -284,6 +295,8 @@ def test_bad_requests_are_sentences() -> None:
         decoder.GPT.inputs((1, 1025), 0)
     with pytest.raises(BadRequestError, match="attention heads"):
         decoder.DecoderConfig(1, 32, 5, 50, 16)
+    with pytest.raises(BadRequestError, match=r"vectors of 4096.*given 5"):
+        shards.GIB.inputs((1, 5), 0)
     with pytest.raises(BadRequestError, match="choose one of ppocr-detector"):
         find("bert-huge")
     with pytest.raises(BadRequestError, match=r"multiples of 32.*given 320 x 330"):

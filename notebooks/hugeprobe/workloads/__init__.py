@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from hugeprobe.errors import BadRequestError
-from hugeprobe.workloads import bert, decoder, embedding, yolov5
+from hugeprobe.workloads import bert, decoder, embedding, shards, yolov5
 from hugeprobe.workloads.base import Inputs, Model, Outputs, Shape, Workload
 from hugeprobe.workloads.detector import DETECTOR
 
@@ -24,6 +24,7 @@ _ALL: Final[tuple[Workload, ...]] = (
     bert.TINY,
     embedding.GIB,
     decoder.GPT,
+    shards.GIB,
 )
 
 WORKLOADS: Final[Mapping[str, Workload]] = MappingProxyType({work.name: work for work in _ALL})
