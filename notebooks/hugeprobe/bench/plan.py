@@ -126,10 +126,10 @@ _BOTH: Final = (*_MAIN, *_BACKED, *_ALLOCATORS, *_LATER)
 _FULL: Final = (
     Cell("bert-mini", OPENVINO, (*_BOTH, *_WEIGHTS, *_HINT, *_MODES), rounds=5, steady=2),
     Cell("bert-mini", ONNXRUNTIME, (*_BOTH, *_ARENA, *_MODES), rounds=5, steady=2),
-    Cell("ppocr-detector", OPENVINO, (*_BOTH, *_HINT, *_MODES), rounds=7, steady=3),
-    Cell("ppocr-detector", ONNXRUNTIME, (*_BOTH, *_ARENA, *_MODES), rounds=7, steady=3),
-    Cell("embedding-1gib", OPENVINO, (*_MAIN, *_LATER), rounds=7, steady=10),
-    Cell("embedding-1gib", ONNXRUNTIME, (*_MAIN, *_LATER), rounds=7, steady=10),
+    Cell("ppocr-detector", OPENVINO, (*_BOTH, *_HINT, *_MODES), rounds=6, steady=3),
+    Cell("ppocr-detector", ONNXRUNTIME, (*_BOTH, *_ARENA, *_MODES), rounds=6, steady=3),
+    Cell("embedding-1gib", OPENVINO, (*_MAIN, *_LATER), rounds=5, steady=10),
+    Cell("embedding-1gib", ONNXRUNTIME, (*_MAIN, *_LATER), rounds=5, steady=10),
     Cell("yolov5s", OPENVINO, (*_MAIN, *_LATER), rounds=5, steady=1, repeats=1),
     Cell("yolov5s", ONNXRUNTIME, (*_SLOW, _arms.NO_ARENA), rounds=5, steady=1),
     Cell("gpt-decoder", OPENVINO, _SLOW, rounds=5, steady=1, repeats=1),
@@ -137,8 +137,8 @@ _FULL: Final = (
     Cell("bert-mini-batches", OPENVINO, _SLOW, rounds=5, steady=1, repeats=1),
     Cell("bert-mini-batches", ONNXRUNTIME, _SLOW, rounds=5, steady=1),
     Cell("bert-base", OPENVINO, _SLOW, rounds=5, steady=1, repeats=1),
-    Cell("shards", OPENVINO, (*_MAIN, *_WEIGHTS), rounds=5, steady=1),
-    Cell("shards", ONNXRUNTIME, _MAIN, rounds=5, steady=1),
+    Cell("shards-1gib", OPENVINO, (*_MAIN, *_WEIGHTS), rounds=5, steady=1),
+    Cell("shards-1gib", ONNXRUNTIME, _MAIN, rounds=5, steady=1),
 )
 _QUICK_ARMS: Final = (_arms.DEFAULT, _arms.OFF, _arms.ADVISE, _arms.KEEP, _arms.TOUCHED)
 _QUICK: Final = (
