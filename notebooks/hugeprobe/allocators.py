@@ -62,6 +62,8 @@ class Allocator:
         What is preloaded, by the name that :func:`hugeprobe.preload.library` knows; None for glibc.
     numpy
         Whether NumPy's arrays are the blocks, else ``malloc`` gives them.
+    freed
+        Bytes of a block that is freed before; glibc raises its threshold with it (``mallopt(3)``).
     """
 
     name: str
@@ -69,6 +71,7 @@ class Allocator:
     env: Mapping[str, str] = field(default_factory=dict)
     library: str | None = None
     numpy: bool = False
+    freed: int = 0
 
     @property
     def arm(self) -> Arm:
@@ -82,8 +85,14 @@ GLIBC_ADVISE: Final = Allocator(
     "glibc (2.35 or newer) advises huge pages for each piece of 2 MiB that it takes.",
     env=profiles.ADVISE.env,
 )
+GLIBC_LATER: Final = Allocator(
+    "glibc, advise, later",
+    "The same once a block of 16 MiB was freed: glibc takes shorter ones from its heap then.",
+    env=profiles.ADVISE.env,
+    freed=16 * MIB,
+)
 GLIBC_KEEP: Final = Allocator(
-    "glibc, advise and keep",
+    "glibc, keep",
     "glibc advises, takes 64 MiB at a time, maps no block by itself and gives nothing back.",
     env=profiles.KEEP.env,
 )
@@ -107,7 +116,7 @@ MIMALLOC: Final = Allocator(
     library="mimalloc",
 )
 ALLOCATORS: Final = (
-    *(GLIBC, GLIBC_ADVISE, GLIBC_KEEP, NUMPY),
+    *(GLIBC, GLIBC_ADVISE, GLIBC_LATER, GLIBC_KEEP, NUMPY),
     *(JEMALLOC_PLAIN, JEMALLOC, TCMALLOC, MIMALLOC_PLAIN, MIMALLOC),
 )
 PRELOADED: Final = (JEMALLOC_PLAIN, TCMALLOC, MIMALLOC_PLAIN)
@@ -138,6 +147,11 @@ class Allocation:
     def asked_kib(self) -> int:
         """What was asked for and written."""
         return self.request.size * self.request.count // KIB
+
+    @property
+    def coverage(self) -> float:
+        """Share of it that is huge, 0 to 1; khugepaged may meanwhile add what was there before."""
+        return min(1.0, self.resident.coverage)
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -179,7 +193,7 @@ def allocate(
         return added
     if refusal := too_much(size * count):
         return refusal
-    request = Request(size, count, touch, allocator.numpy)
+    request = Request(size, count, touch, allocator.numpy, allocator.freed)
     told, held = [], []
     try:
         with children.talking("hugeprobe.blocks", [], added, _SECONDS) as child:

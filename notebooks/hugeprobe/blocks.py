@@ -38,12 +38,15 @@ class Request:
         When they are written to.
     numpy
         Whether NumPy allocates them, else ``malloc``.
+    freed
+        Bytes of a block that is allocated and freed before, 0 for none.
     """
 
     size: int
     count: int
     touch: Touch
     numpy: bool
+    freed: int = 0
 
     def encode(self) -> str:
         """Return it as one line of JSON."""
@@ -107,6 +110,7 @@ def _libc() -> ctypes.CDLL:
     libc = ctypes.CDLL(None)
     libc.malloc.restype = ctypes.c_void_p
     libc.malloc.argtypes = (ctypes.c_size_t,)
+    libc.free.argtypes = (ctypes.c_void_p,)
     libc.malloc_usable_size.restype = ctypes.c_size_t
     libc.malloc_usable_size.argtypes = (ctypes.c_void_p,)
     return libc
@@ -134,6 +138,8 @@ def _serve(channel: TextIO) -> None:
     request = Request.decode(channel.readline())
     libc = _libc()
     allocate = _allocate_by(libc, numpy=request.numpy)
+    if request.freed:
+        libc.free(libc.malloc(request.freed))
     # What the heap had left may serve one block, which would differ from all others: not counted.
     allocate(request.size)
     print(file=channel, flush=True)

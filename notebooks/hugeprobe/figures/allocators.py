@@ -96,7 +96,7 @@ def coverage_picture(found: Found) -> Picture | Sentence:
         Shares(
             TOUCH_WORDS[touch],
             {
-                name: [cells[size].resident.coverage if size in cells else None for size in sizes]
+                name: [cells[size].coverage if size in cells else None for size in sizes]
                 for name, cells in _by_allocator(found, touch).items()
             },
         )
@@ -131,7 +131,7 @@ def winners_sentence(found: Found) -> Sentence:
     """Name the settings under which every size is nearly all huge in both orders."""
     rows: dict[str, list[float]] = {}
     for each in _observed(found):
-        rows.setdefault(each.allocator.name, []).append(each.resident.coverage)
+        rows.setdefault(each.allocator.name, []).append(each.coverage)
     if not rows:
         return _none(found)
     good = [f"`{name}`" for name, shares in rows.items() if min(shares) >= _GOOD]
@@ -146,7 +146,7 @@ def order_sentence(found: Found) -> Sentence:
     """Say in how many cases the order of the first write changed the coverage."""
     each, after = (_by_allocator(found, touch) for touch in Touch)
     pairs = [
-        (cell.resident.coverage, after[name][size].resident.coverage)
+        (cell.coverage, after[name][size].coverage)
         for name, cells in each.items()
         for size, cell in cells.items()
         if size in after.get(name, {})
@@ -184,7 +184,7 @@ def mappings_table(found: Found) -> MarkdownTable | Sentence:
                 size_name(each.request.size),
                 " or ".join(sorted(lengths)),
                 f"{aligned} of {len(spans)}",
-                f"{each.resident.coverage:.0%}",
+                f"{each.coverage:.0%}",
                 f"{each.blocks.minor_faults:,}",
             ]
         )
