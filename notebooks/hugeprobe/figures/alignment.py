@@ -18,7 +18,7 @@ from hugeprobe.drawing import (
 from hugeprobe.emulate import emulate
 from hugeprobe.errors import NotObservable
 from hugeprobe.figures import kernels
-from hugeprobe.figures.common import RULE_COLOURS
+from hugeprobe.figures.common import RULE_COLOURS, TOUCH_WORDS
 from hugeprobe.placement import Rule, Touch, model
 from hugeprobe.sizes import KIB, MIB, PageSizes
 from hugeprobe.sweep import CURVE_KIB, Case, modelled
@@ -33,16 +33,10 @@ _NO_RECORD: Final = NotObservable("no record was given")
 _RULE_STYLES: Final = {Rule.PACKED: "-", Rule.MULTIPLES: "--", Rule.FORCED: "-"}
 
 
-_TOUCH_WORDS: Final = {
-    Touch.EACH: "each touched at once",
-    Touch.AFTER: "touched after all",
-}
-
-
 def rules_picture(kib: int, touch: Touch, count: int = 5) -> Picture:
     """Draw ``count`` mappings of ``kib`` KiB under each rule, as the model has them."""
     layouts = {rule.value: model([kib * KIB] * count, rule, touch) for rule in Rule}
-    title = f"{count} mappings of {kib:,} KiB, {_TOUCH_WORDS[touch]}, under each rule"
+    title = f"{count} mappings of {kib:,} KiB, {TOUCH_WORDS[touch]}, under each rule"
     return address_spaces(layouts, PageSizes(), title)
 
 
@@ -100,7 +94,7 @@ def _curve(
             )
         lines += kernels.marks(record, touch)
         panels.append(
-            Panel(_TOUCH_WORDS[touch], "MiB, size of each mapping", y_label, lines, percent=percent)
+            Panel(TOUCH_WORDS[touch], "MiB, size of each mapping", y_label, lines, percent=percent)
         )
     return chart(panels, f"{y_label.capitalize()} against the size of each mapping, by rule")
 
