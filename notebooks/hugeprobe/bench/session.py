@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
 import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
@@ -22,7 +24,6 @@ from hugeprobe.inference import Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from hugeprobe.arms import Arm
     from hugeprobe.bench.plan import Cell, Plan, Task
@@ -250,6 +251,20 @@ class Session:
             arms=tuple(_arm_facts(arm) for arm in arms.values()),
             runs=tuple(runs),
         )
+
+
+class _Unwatched:
+    def begins(self, doing: str, left: float | None) -> None:
+        """Do nothing."""
+
+    def ends(self, run: Run) -> None:
+        """Do nothing."""
+
+
+def measure(plan: Plan) -> BenchRecord:
+    """Run a plan in silence, keep nothing, and return what it found: for notebooks."""
+    with tempfile.TemporaryDirectory(prefix="hugeprobe-") as cache:
+        return Session(plan, Path(cache), command="the notebook").run(_Unwatched())
 
 
 def _cell_facts(cell: Cell, warm: dict[str, Warm]) -> CellFacts:

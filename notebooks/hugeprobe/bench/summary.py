@@ -152,6 +152,17 @@ def everything(record: BenchRecord) -> Iterator[Effect]:
             yield from effects(record, cell, moment)
 
 
+def between(
+    record: BenchRecord, cell: CellFacts, moment: Moment, first: str, second: str
+) -> Ratio | None:
+    """Return the time of one arm over that of another, where both ran often enough."""
+    times = [
+        [seconds_at(each, cell) for each in _results(record.of(cell, arm), moment)]
+        for arm in (first, second)
+    ]
+    return compare.ratio(*times) if min(map(len, times)) >= _FEWEST else None
+
+
 def failures(record: BenchRecord) -> list[Run]:
     """Return the runs that did not finish or could not be made, one for each reason and arm."""
     found = {

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hugeprobe.bench.record import BenchRecord, CellFacts
     from hugeprobe.bench.summary import Effect, Moment
     from hugeprobe.compare import Ratio
+    from hugeprobe.workloads import Shape
 
 MOMENTS: Final[dict[Moment, str]] = {
     "load": "loading",
@@ -61,6 +62,15 @@ def find_cell(record: BenchRecord, workload: str, runtime: str) -> CellFacts | N
     return NotObservable(f"the record has no {workload} on {runtime}")
 
 
+def shape_name(shape: Shape) -> str:
+    """Return a shape as a table shows it.
+
+    >>> shape_name((8, 512))
+    '8 x 512'
+    """
+    return " x ".join(map(str, shape))
+
+
 def faults_by_shape(
     record: BenchRecord | NotObservable, workload: str, runtime: str, chosen: Sequence[Arm]
 ) -> Picture | Sentence:
@@ -70,7 +80,7 @@ def faults_by_shape(
     cell = find_cell(record, workload, runtime)
     if isinstance(cell, NotObservable):
         return Sentence(str(cell))
-    shapes = [" x ".join(map(str, shape)) for shape in dict.fromkeys(cell.shapes)]
+    shapes = [shape_name(shape) for shape in dict.fromkeys(cell.shapes)]
     rows = {}
     for arm in chosen:
         faults = [result.faults for run in record.of(cell, arm.name) if (result := run.at("first"))]
@@ -191,3 +201,195 @@ def not_run(record: BenchRecord | NotObservable) -> MarkdownTable | Sentence:
         return Sentence("Every run that was planned took place and finished.")
     rows = [(f"{run.workload}, {run.runtime}", f"`{run.arm}`", run.failure) for run in failed]
     return markdown_table(["workload", "arm", "because"], rows)
+
+
+def _effects(record: BenchRecord, workload: str, runtime: str, moment: Moment) -> dict[str, Effect]:
+    """Return the effects of one cell by the name of the arm; nothing where it is not there."""
+    cell = find_cell(record, workload, runtime)
+    if isinstance(cell, NotObservable):
+        return {}
+    return {effect.arm: effect for effect in summary.effects(record, cell, moment)}
+
+
+def fall(record: BenchRecord | NotObservable, workload: str, runtime: str, arm: Arm) -> Sentence:
+    """Say how many faults of first inferences an arm leaves, of those of the default arm."""
+    if isinstance(record, NotObservable):
+        return Sentence(str(record))
+    found = _effects(record, workload, runtime, "first")
+    before, after = found.get(arms.DEFAULT.name), found.get(arm.name)
+    if before is None or after is None:
+        return Sentence(str(NotObservable(f"{workload} did not run on {runtime} under both arms")))
+    floor = "" if after.floor_faults is None else f", the floor is {after.floor_faults:,}"
+    return Sentence(
+        f"First inferences took {before.faults.median:,.0f} faults under `{before.arm}` and "
+        f"{after.faults.median:,.0f} under `{after.arm}` on this host{floor}."
+    )
+
+
+def warm_faults(*made: BenchRecord | NotObservable) -> Sentence:
+    """Say how many faults a warm inference takes, over all workloads that keep their memory."""
+    kept = (arms.DEFAULT.name, arms.OFF.name, arms.ADVISE.name, arms.KEEP.name)
+    counts = [
+        effect.faults.median
+        for record in made
+        if not isinstance(record, NotObservable)
+        for effect in summary.everything(record)
+        if effect.moment == "steady" and effect.arm in kept
+    ]
+    if not counts:
+        return Sentence(str(NotObservable("nothing ran until it was warm")))
+    return Sentence(
+        f"Once warm, an inference took {min(counts):,.0f} to {max(counts):,.0f} faults (medians of "
+        f"{len(counts)} arms and workloads, live and recorded): next to nothing is left to save."
+    )
+
+
+def backing(record: BenchRecord | NotObservable) -> MarkdownTable | Sentence:
+    """Return first inferences with memory as it comes and with memory that the host has ready."""
+    if isinstance(record, NotObservable):
+        return Sentence(str(record))
+    pairs = (
+        (arms.DEFAULT, arms.BACKED),
+        (arms.ADVISE, arms.ADVISE_BACKED),
+        (arms.KEEP, arms.KEEP_BACKED),
+    )
+    rows = []
+    for cell in record.cells:
+        found = _effects(record, cell.workload, cell.runtime, "first")
+        if arms.BACKED.name in found:
+            for plain, backed in pairs:
+                rows.append(
+                    [
+                        f"{cell.workload}, {cell.runtime}",
+                        f"`{plain.name}`",
+                        *(
+                            f"{found[arm.name].seconds.median * 1000:,.0f}"
+                            if arm.name in found
+                            else ""
+                            for arm in (plain, backed)
+                        ),
+                        speedup(found[backed.name]) if backed.name in found else "",
+                    ]
+                )
+    if not rows:
+        return Sentence(str(NotObservable("the record does not compare backed memory")))
+    columns = ["workload", "arm", "ms as it comes", "ms backed", "backed, against default"]
+    return markdown_table(columns, rows, numeric=(2, 3, 4))
+
+
+def standing(record: BenchRecord | NotObservable) -> MarkdownTable | Sentence:
+    """Return every comparison whose interval excludes 1, without floors and equal arms."""
+    if isinstance(record, NotObservable):
+        return Sentence(str(record))
+    left_out = (arms.TOUCHED.name, arms.AGAIN.name)
+    found = [
+        effect
+        for effect in summary.everything(record)
+        if effect.speedup is not None and effect.speedup.differs and effect.arm not in left_out
+    ]
+    found.sort(key=lambda effect: -(effect.speedup.value if effect.speedup else 0))
+    rows = [
+        [
+            f"{effect.cell.workload}, {effect.cell.runtime}",
+            MOMENTS[effect.moment],
+            f"`{effect.arm}`",
+            str(effect.speedup),
+        ]
+        for effect in found
+    ]
+    if not rows:
+        return Sentence("No comparison of the record has an interval that excludes 1.")
+    columns = ["workload", "moment", "arm", "speed-up (95 %)"]
+    return markdown_table(columns, rows, numeric=(3,))
+
+
+def against(
+    record: BenchRecord | NotObservable, where: tuple[str, str, Moment], pair: tuple[Arm, Arm]
+) -> Sentence:
+    """Compare two arms with each other, neither of which is the default.
+
+    Parameters
+    ----------
+    record
+        Of whatever origin.
+    where
+        Workload, label of the runtime, and moment.
+    pair
+        The second one's time is compared to the first one's.
+    """
+    if isinstance(record, NotObservable):
+        return Sentence(str(record))
+    workload, runtime, moment = where
+    first, second = (arm.name for arm in pair)
+    found = _effects(record, workload, runtime, moment)
+    cell = find_cell(record, workload, runtime)
+    if isinstance(cell, NotObservable) or first not in found or second not in found:
+        return Sentence(str(NotObservable(f"{workload} did not run on {runtime} under both arms")))
+    counts = (
+        f"{MOMENTS[moment].capitalize()}, an inference took {found[first].faults.median:,.0f} "
+        f"faults under `{first}` and {found[second].faults.median:,.0f} under `{second}`"
+    )
+    gain = summary.between(record, cell, moment, first, second)
+    if gain is None or not gain.differs:
+        return Sentence(f"{counts}; no difference of times was shown.")
+    return Sentence(f"{counts}, and the second was {gain} times as fast.")
+
+
+def host_modes(record: BenchRecord | NotObservable) -> MarkdownTable | Sentence:
+    """Return first inferences and warm ones under settings of the whole host."""
+    if isinstance(record, NotObservable):
+        return Sentence(str(record))
+    names = {arm.name for arm in record.arms if arm.mode is not None}
+    rows = []
+    for cell in record.cells:
+        first = _effects(record, cell.workload, cell.runtime, "first")
+        warm = _effects(record, cell.workload, cell.runtime, "steady")
+        if names & set(first):
+            shown = [arms.DEFAULT.name, *(name for name in first if name in names)]
+            for name in shown:
+                rows.append(
+                    [
+                        f"{cell.workload}, {cell.runtime}",
+                        f"`{name}`",
+                        f"{first[name].faults.median:,.0f}",
+                        f"{first[name].seconds.median * 1000:,.0f}",
+                        speedup(first[name]),
+                        speedup(warm[name]) if name in warm else "",
+                    ]
+                )
+    if not rows:
+        return Sentence(str(NotObservable("the record was made without host modes")))
+    columns = ["workload", "arm", "faults, first", "ms, first", "speed-up, first", "once warm"]
+    return markdown_table(columns, rows, numeric=(2, 3, 4, 5))
+
+
+def arms_described(record: BenchRecord | NotObservable) -> MarkdownTable | Sentence:
+    """Return what each arm of the record was."""
+    if isinstance(record, NotObservable):
+        return Sentence(str(record))
+    rows = [
+        [
+            f"`{arm.name}`",
+            arm.description,
+            ", ".join(f"`{name}={value}`" for name, value in arm.env) or "",
+        ]
+        for arm in record.arms
+    ]
+    return markdown_table(["arm", "what it changes", "environment"], rows)
+
+
+def cells_described(record: BenchRecord | NotObservable) -> MarkdownTable | Sentence:
+    """Return the workloads of the record: what they are, where weights come from, their shapes."""
+    if isinstance(record, NotObservable):
+        return Sentence(str(record))
+    by_workload = {cell.workload: cell for cell in record.cells}
+    rows = [
+        [
+            f"`{cell.workload}`",
+            cell.description,
+            cell.source,
+            ", ".join(shape_name(shape) for shape in cell.shapes),
+        ]
+        for cell in by_workload.values()
+    ]
+    return markdown_table(["workload", "what it is", "weights", "shapes"], rows)
