@@ -119,9 +119,8 @@ class Bert(Stateless):
         }
 
 
-def weights(config: BertConfig, seed: int) -> dict[str, NDArray[np.float32]]:
-    """Draw every weight of the encoder, by name, as float32."""
-    rng = np.random.default_rng(seed)
+def sizes(config: BertConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every array of weights, by name."""
     width, inner = config.hidden_size, config.intermediate_size
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word": (config.vocab_size, width),
@@ -144,9 +143,14 @@ def weights(config: BertConfig, seed: int) -> dict[str, NDArray[np.float32]]:
         for name in ("attended.norm", "outer.norm"):
             shapes[f"layer.{layer}.{name}.scale"] = (width,)
             shapes[f"layer.{layer}.{name}.bias"] = (width,)
+    return shapes
 
+
+def weights(config: BertConfig, seed: int) -> dict[str, NDArray[np.float32]]:
+    """Draw every weight of the encoder, by name, as float32."""
+    rng = np.random.default_rng(seed)
     drawn = {}
-    for name, shape in shapes.items():
+    for name, shape in sizes(config).items():
         values = rng.standard_normal(shape, dtype=np.float32)
         values *= np.float32(config.initializer_range)
         drawn[name] = values + np.float32(name.endswith(".scale"))  # scales lie around one
@@ -221,7 +225,7 @@ BASE: Final = Bert(
     name="bert-base",
     config=BertConfig(),
     shapes=((8, 64), (16, 64), (8, 64)),
-    memory_kib=6 * 1024 * 1024,
+    memory_kib=2560 * 1024,
 )
 """BERT-base of the original paper: 110 million weights, 418 MiB."""
 
@@ -231,7 +235,7 @@ MINI: Final = Bert(
         hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
     ),
     shapes=((4, 32), (4, 64), (4, 128), (4, 256), (4, 32), (4, 256)),
-    memory_kib=1536 * 1024,
+    memory_kib=1024 * 1024,
 )
 """The sizes of all-MiniLM-L6-v2, the usual sentence encoder: 23 million weights, 87 MiB."""
 
@@ -239,7 +243,7 @@ MINI_BATCHES: Final = replace(
     MINI,
     name="bert-mini-batches",
     shapes=((8, 64), (16, 128), (32, 64), (8, 512), (8, 64), (8, 512)),
-    memory_kib=3 * 1024 * 1024,
+    memory_kib=1536 * 1024,
 )
 """The same encoder at batches of 8 to 32 and lengths of 64 to 512."""
 
