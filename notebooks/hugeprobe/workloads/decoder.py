@@ -247,7 +247,7 @@ def build(config: DecoderConfig, seed: int) -> ModelProto:
 
 
 GPT: Final = Decoder(
-    name="decoder",
+    name="gpt-decoder",
     config=DecoderConfig(layers=8, width=512, heads=8, vocabulary=4096, positions=1024),
     shapes=((1, 64), (8, 64), (1, 64)),
     memory_kib=1024 * 1024,

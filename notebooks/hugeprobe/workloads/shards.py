@@ -129,7 +129,7 @@ def build(config: LayersConfig, seed: int) -> ModelProto:
 
 
 GIB: Final = Shards(
-    name="shards",
+    name="shards-1gib",
     config=LayersConfig(layers=16, width=4096),
     shapes=((1, 4096), (2, 4096), (1, 4096)),
     memory_kib=3584 * 1024,
