@@ -62,12 +62,13 @@ def described(program: str, name: str, command: Any) -> str:
         for each in command.params
         if each.name != "help" and not getattr(each, "hidden", False)
     ]
+    options = " [OPTIONS]" if len(rows) > len(usage) - 2 else ""
     table = tabulate(rows, ["argument or option", "meaning", "default"], tablefmt="pipe")
     return "\n\n".join(
         [
             f"## `{program} {name}`",
             inspect.cleandoc(command.help or ""),
-            f"```console\n$ {' '.join(usage)}{' [OPTIONS]' if len(rows) > len(usage) - 2 else ''}\n```",
+            f"```console\n$ {' '.join(usage)}{options}\n```",
             table if rows else "",
         ]
     )

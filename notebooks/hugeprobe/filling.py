@@ -33,7 +33,9 @@ Source: TypeAlias = Literal["new", "pool"]
 """``new``: a NumPy array for each tensor, dropped after it; ``pool``: one name of a
 :class:`~hugeprobe.tensors.HugePool`."""
 
-SHAPES: Final = tuple((*shape, bert.BASE.config.hidden_size) for shape in bert.BASE.shapes)
+SHAPES: Final = tuple(
+    (8, length, bert.BASE.config.hidden_size) for length in (64, 128, 256, 512, 64, 512)
+)
 """The result of BERT-base, ``[batch, length, hidden]``, for texts of growing length and back."""
 _ITEM: Final = np.dtype(np.float32).itemsize
 _TIMEOUT: Final = 60.0
