@@ -127,8 +127,16 @@ _FULL: Final = (
     Cell("yolov5s", OPENVINO, (*_MAIN, *_LATER, _arms.MTHP), rounds=5, steady=2),
     Cell("yolov5s", ONNXRUNTIME, (*_MAIN, *_LATER, _arms.NO_ARENA, _arms.MTHP), rounds=5, steady=2),
     Cell("bert-base", OPENVINO, (*_MAIN, _arms.MTHP), rounds=5, steady=1),
-    Cell("embedding-1gib", OPENVINO, (*_MAIN, *_LATER, _arms.ALWAYS, _arms.MTHP), rounds=5, steady=5),
-    Cell("embedding-1gib", ONNXRUNTIME, (*_MAIN, *_LATER, _arms.ALWAYS, _arms.MTHP), rounds=5, steady=5),
+    Cell(
+        "embedding-1gib", OPENVINO, (*_MAIN, *_LATER, _arms.ALWAYS, _arms.MTHP), rounds=5, steady=5
+    ),
+    Cell(
+        "embedding-1gib",
+        ONNXRUNTIME,
+        (*_MAIN, *_LATER, _arms.ALWAYS, _arms.MTHP),
+        rounds=5,
+        steady=5,
+    ),
     Cell("decoder", OPENVINO, (*_MAIN, _arms.MTHP), rounds=5, steady=1),
     Cell("decoder", ONNXRUNTIME, (*_MAIN, _arms.NO_ARENA, _arms.MTHP), rounds=5, steady=1),
     Cell("shards", OPENVINO, (*_MAIN, *_WEIGHTS), rounds=5, steady=1),
