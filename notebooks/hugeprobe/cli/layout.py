@@ -28,7 +28,9 @@ class RuleChoice(str, Enum):
 
 @app.command("layout")
 def show_layout(  # noqa: PLR0917 - Typer reads the options from the parameters
-    lengths: Annotated[str, typer.Argument(help="Such as 2052K*16, or 4M,3M*8 (both, 8 times).")],
+    lengths: Annotated[
+        str, typer.Argument(help="Such as `2052K*16`, or `4M,3M*8` (both, 8 times).")
+    ],
     rule: Annotated[RuleChoice, typer.Option(help="Placement rule.")] = RuleChoice.KERNEL,
     touch: Annotated[
         Touch, typer.Option(help="Write to each as it is mapped, or after all are mapped.")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="See which memory of a Linux process is backed by huge pages, and why.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -47,3 +48,8 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) 
     for row in rows:
         drawn.add_row(*(escape(str(cell)) for cell in row))
     Console().print(drawn)
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """Print a sentence, wrapped at words; on standard error if asked to."""
+    Console(stderr=error).print(text, markup=False, highlight=False)
