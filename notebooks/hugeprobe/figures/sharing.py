@@ -8,13 +8,10 @@ from hugeprobe.drawing import (
     ACCENT,
     BASE,
     HUGE,
-    Line,
     MarkdownTable,
-    Panel,
     Picture,
     Sentence,
     bars,
-    chart,
     markdown_table,
 )
 from hugeprobe.errors import NotObservable
@@ -30,7 +27,6 @@ if TYPE_CHECKING:
     from hugeprobe.host import HostFacts
 
 _PARTS: Final = {"PMD-mapped": HUGE, "base pages": BASE, "hugetlbfs": ACCENT}
-_COLOURS: Final = (BASE, HUGE, ACCENT)
 _NONE: Final = "-"
 
 
@@ -96,7 +92,7 @@ def _huge_share(shared: Shared) -> float:
 
 
 def fields_table(found: Mapping[str, Shared | NotObservable]) -> MarkdownTable:
-    """Return what smaps says about the memory in the second process, in KiB.
+    """Return what smaps says about the memory in the second process, in MiB.
 
     ``Pss`` is also that of the first process while there was no second.
     """
@@ -106,29 +102,32 @@ def fields_table(found: Mapping[str, Shared | NotObservable]) -> MarkdownTable:
             rows.append([name, *([_NONE] * 8)])
             continue
         mapping = each.second.mapping
-        kib = (
+        eligible = {None: _NONE, True: "1", False: "0"}[mapping.thp_eligible]
+        sizes = (
             mapping.rss_kib,
             each.alone.mapping.pss_kib,
             mapping.pss_kib,
             mapping.anon_huge_kib,
-            mapping.shmem_pmd_kib,
             mapping.file_pmd_kib,
             each.second.hugetlb_kib,
         )
-        eligible = {None: _NONE, True: "1", False: "0"}[mapping.thp_eligible]
-        rows.append([name, *(_NONE if value is None else f"{value:,}" for value in kib), eligible])
+        rows.append([name, _mib(mapping.shmem_pmd_kib), eligible, *map(_mib, sizes)])
     columns = [
         "memory",
+        "`ShmemPmdMapped`",
+        "`THPeligible`",
         "`Rss`",
         "`Pss`, alone",
         "`Pss`, both",
         "`AnonHugePages`",
-        "`ShmemPmdMapped`",
         "`FilePmdMapped`",
         "`*_Hugetlb`",
-        "`THPeligible`",
     ]
     return markdown_table(columns, rows, numeric=range(1, 9))
+
+
+def _mib(kib: int | None) -> str:
+    return _NONE if kib is None else f"{kib / KIB:,.0f}"
 
 
 def settings_sentence(facts: HostFacts) -> Sentence:
@@ -158,14 +157,7 @@ def passing_table(found: Sequence[Passed | NotObservable]) -> MarkdownTable | Se
         ]
         for each in observed
     ]
-    columns = [
-        "tensors pass through",
-        "bytes by system calls",
-        "input, in private memory",
-        "output, in private memory",
-        "addresses in place",
-        "faults",
-    ]
+    columns = ["way", "bytes moved", "input copied", "output copied", "in place", "faults"]
     return markdown_table(columns, rows, numeric=range(1, 6))
 
 
@@ -198,23 +190,21 @@ def _moved_words(observed: Sequence[Passed]) -> str:
     )
 
 
-def servers_chart(found: Sequence[Fleet | NotObservable]) -> Picture | Sentence:
-    """Draw the memory of all servers against their number."""
-    observed = [each for each in found if isinstance(each, Fleet)]
-    if not observed:
+def servers_picture(found: Sequence[Fleet | NotObservable]) -> Picture | Sentence:
+    """Draw the memory of one server and of all, and how much of it is the mapped weights file."""
+    rows = {
+        f"{each.arm.name}, {len(stage)} server{'s' * (len(stage) > 1)}": {
+            "weights file, once": each.file_kib / KIB,
+            "the servers' own": (total - each.file_kib) / KIB,
+        }
+        for each in found
+        if isinstance(each, Fleet)
+        for stage, total in zip(each.stages, each.total_kib, strict=True)
+    }
+    if not rows:
         return servers_sentence(found)
-    lines = [
-        Line(
-            each.arm.name,
-            range(1, len(each.stages) + 1),
-            [kib / KIB for kib in each.total_kib],
-            colour,
-            style,
-        )
-        for each, colour, style in zip(observed, _COLOURS, ("-o", "-o", "--s"), strict=False)
-    ]
-    panel = Panel("", "servers of one model", "MiB, all servers", lines)
-    return chart([panel], "Memory of all servers against their number", height=2.9)
+    colours = {"weights file, once": HUGE, "the servers' own": BASE}
+    return bars(rows, colours, "MiB", "Memory of several servers of one model")
 
 
 def servers_table(found: Sequence[Fleet | NotObservable]) -> MarkdownTable | Sentence:
@@ -228,11 +218,11 @@ def servers_table(found: Sequence[Fleet | NotObservable]) -> MarkdownTable | Sen
         rows.append(
             [
                 each.arm.name,
-                f"{last.rss_kib / KIB:,.0f}",
-                f"{last.pss_kib / KIB:,.0f}",
-                f"{last.anonymous_kib / KIB:,.0f}",
-                f"{last.weights_kib / KIB:,.0f}",
-                f"{last.weights_huge_kib / KIB:,.0f}",
+                _mib(last.rss_kib),
+                _mib(last.pss_kib),
+                _mib(last.anonymous_kib),
+                _mib(last.weights_kib),
+                _mib(last.weights_huge_kib),
                 f"{last.weights_vmas:,}",
                 f"{each.load_faults[-1]:,}",
             ]
@@ -243,9 +233,9 @@ def servers_table(found: Sequence[Fleet | NotObservable]) -> MarkdownTable | Sen
         "`Pss`",
         "anonymous",
         "weights file",
-        "PMD-mapped of it",
+        "huge of it",
         "its VMAs",
-        "faults of loading",
+        "load faults",
     ]
     return markdown_table(columns, rows, numeric=range(1, 8))
 

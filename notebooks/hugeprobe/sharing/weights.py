@@ -103,15 +103,19 @@ class Fleet:
     stages: tuple[tuple[Server, ...], ...]
 
     @property
+    def file_kib(self) -> int:
+        """What the weights file takes in memory: all of it if it is mapped, else nothing."""
+        return self.weights_kib if self.arm.runtime.mmap else 0
+
+    @property
     def total_kib(self) -> tuple[int, ...]:
         """Memory that all servers take, when there was one, when there were two, and so on.
 
         It is the sum of their Pss. A mapped weights file counts once and whole: it stays in memory
         also where a server has let go of a part of it.
         """
-        file_kib = self.weights_kib if self.arm.runtime.mmap else 0
         return tuple(
-            file_kib + sum(server.pss_kib - server.weights_pss_kib for server in stage)
+            self.file_kib + sum(server.pss_kib - server.weights_pss_kib for server in stage)
             for stage in self.stages
         )
 
