@@ -70,7 +70,11 @@ class Child:
 
 @contextmanager
 def talking(
-    module: str, arguments: Sequence[str], added: Mapping[str, str], timeout: float
+    module: str,
+    arguments: Sequence[str],
+    added: Mapping[str, str],
+    timeout: float,
+    handed_on: Sequence[int] = (),
 ) -> Iterator[Child]:
     """Start a module of this package with the descriptor of a socket as its first argument.
 
@@ -78,7 +82,8 @@ def talking(
     """
     ours, theirs = socket.socketpair()
     told = [str(theirs.fileno()), *arguments]
-    with ours, theirs, started(module, told, added, timeout, theirs) as process:
+    inherited = [theirs.fileno(), *handed_on]
+    with ours, theirs, started(module, told, added, timeout, inherited) as process:
         theirs.close()
         ours.settimeout(timeout)
         with ours.makefile("rw") as channel:
@@ -91,7 +96,7 @@ def started(
     arguments: Sequence[str],
     added: Mapping[str, str],
     timeout: float,
-    handed_on: socket.socket | None = None,
+    handed_on: Sequence[int] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a module of this package; at the end wait for it, and say how it failed if it did.
 
@@ -104,20 +109,19 @@ def started(
     timeout
         Seconds for all of it.
     handed_on
-        A socket that it inherits.
+        Descriptors that it inherits, under the same numbers.
 
     Raises
     ------
     ProbeError
         If it crashed or did not finish in time; what it said last is in the text.
     """
-    inherited = [] if handed_on is None else [handed_on.fileno()]
     ends = time.monotonic() + timeout
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             env=environment(added),
-            pass_fds=inherited,
+            pass_fds=handed_on,
             stdout=said,
             stderr=said,
         )

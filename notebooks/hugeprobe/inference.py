@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 _PMD_KIB: Final = 2048  # where the kernel does not tell
 _THREADS_AT_MOST: Final = 4  # so that counts of hosts with many processors stay comparable
-_MEASURED: Final = "hugeprobe.runtimes"
+MEASURED: Final = "hugeprobe.runtimes"
+"""The module that the measured process runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,14 +242,12 @@ def run(
         If the process crashed or did not finish in time; what it said is in the text.
     """
     linux.require_linux()
-    if refusal := missing(runtime) or _unfit(runtime, arm) or _too_little(workload):
+    if refusal := missing(runtime) or _unfit(runtime, arm) or too_little(workload):
         return refusal
     runtime = replace(runtime, **arm.options)
-    model = workload.model_path(cache)
+    model = model_file(workload, runtime, cache, timeout)
     if isinstance(model, NotObservable):
         return model
-    if runtime.ir:
-        model = _exported(model, cache, timeout)
     request = Request(
         workload=workload.spec,
         model=str(model),
@@ -317,14 +316,25 @@ def _unfit(runtime: Runtime, arm: Arm) -> NotObservable | None:
     return environment if isinstance(environment, NotObservable) else None
 
 
-def _too_little(workload: Workload) -> NotObservable | None:
-    usable = host.usable_memory_kib()
-    if usable >= workload.memory_kib:
+def too_little(workload: Workload, processes: int = 1) -> NotObservable | None:
+    """Say that so many processes at a time would not fit into memory, if so."""
+    needed, usable = processes * workload.memory_kib, host.usable_memory_kib()
+    if usable >= needed:
         return None
     return NotObservable(
-        f"{workload.name} may need {workload.memory_kib // 1024} MiB "
+        f"{workload.name} may need {needed // 1024} MiB "
         f"and this process may use {usable // 1024} MiB"
     )
+
+
+def model_file(
+    workload: Workload, runtime: Runtime, cache: Path, timeout: float
+) -> Path | NotObservable:
+    """Return the file that the runtime loads, built or converted in the folder ``cache``."""
+    model = workload.model_path(cache)
+    if isinstance(model, NotObservable) or not runtime.ir:
+        return model
+    return _exported(model, cache, timeout)
 
 
 def _exported(model: Path, cache: Path, timeout: float) -> Path:
@@ -335,7 +345,7 @@ def _exported(model: Path, cache: Path, timeout: float) -> Path:
         with tempfile.TemporaryDirectory(dir=cache) as unfinished:
             done = Path(unfinished) / "ir"
             arguments = [EXPORT_IR, str(model), str(done / "model.xml")]
-            with children.started(_MEASURED, arguments, {}, timeout):
+            with children.started(MEASURED, arguments, {}, timeout):
                 pass
             done.rename(folder)  # whole or not at all, should this be interrupted
     return folder / "model.xml"
@@ -354,7 +364,7 @@ def phases(request: Request, arm: Arm, timeout: float, backed_kib: int = 0) -> I
     if isinstance(added, NotObservable):
         raise ProbeError(f"A process was to start under the arm {arm.name}, but {added.reason}.")
     arguments = [THP_OFF] if arm.thp_disabled else []
-    with children.talking(_MEASURED, arguments, added, timeout) as child:
+    with children.talking(MEASURED, arguments, added, timeout) as child:
         for line in child.steps(request.encode()):
             step, snapshot = Step.decode(line), smaps.snapshot(child.pid)
             yield Phase(step, _memory(snapshot, mode, pmd_kib, weights))

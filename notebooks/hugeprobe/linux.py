@@ -18,8 +18,10 @@ from typing import Final
 from hugeprobe.errors import NotLinuxError
 
 PROT_NONE: Final = 0
+PROT_READ: Final = 0x1
 PROT_READ_WRITE: Final = 0x1 | 0x2
 
+MAP_SHARED: Final = 0x01
 MAP_PRIVATE: Final = 0x02
 MAP_FIXED: Final = 0x10
 MAP_ANONYMOUS: Final = 0x20
@@ -126,6 +128,25 @@ def map_anonymous(
     flags |= 0 if at is None else MAP_FIXED
     flags |= 0 if reserve else MAP_NORESERVE
     return _call("mmap", at, length, access, flags, -1, 0)
+
+
+def map_shared(
+    descriptor: int, length: int, *, at: int | None = None, access: int = PROT_READ_WRITE
+) -> int:
+    """Map ``length`` bytes that other processes can map, too; return the address (``mmap(2)``).
+
+    Parameters
+    ----------
+    descriptor
+        An open file, whose first bytes are mapped, or -1 for anonymous memory, which only processes
+        that are forked later share.
+    length, at, access
+        As for :func:`map_anonymous`.
+    """
+    flags = MAP_SHARED
+    flags |= 0 if at is None else MAP_FIXED
+    flags |= 0 if descriptor >= 0 else MAP_ANONYMOUS
+    return _call("mmap", at, length, access, flags, descriptor, 0)
 
 
 def unmap(start: int, length: int) -> None:

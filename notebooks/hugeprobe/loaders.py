@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from hugeprobe.runtimes import Request, RuntimeName
     from hugeprobe.workloads import Inputs, Model, Outputs
@@ -40,7 +40,16 @@ class _OpenVino:
 
 
 def load_openvino(request: Request, state: Mapping[str, str] = _STATELESS) -> Model:
-    """Read and compile for the CPU; inputs that are outputs of the call before become variables.
+    """Read and compile for the CPU; inputs that are outputs of the call before become variables."""
+    return _OpenVino(compile_openvino(request, state))
+
+
+def compile_openvino(
+    request: Request,
+    state: Mapping[str, str] = _STATELESS,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Any:
+    """Return the compiled model of OpenVINO; ``shapes`` makes those of inputs static.
 
     Precision is fixed to fp32, because processors with bf16 arithmetic would else get another model
     than the rest; the number of threads is fixed so that counts repeat.
@@ -51,7 +60,9 @@ def load_openvino(request: Request, state: Mapping[str, str] = _STATELESS) -> Mo
     model = core.read_model(request.model)
     if state:
         make_stateful(model, state)
-    compiled = core.compile_model(
+    if shapes:
+        model.reshape({name: list(shape) for name, shape in shapes.items()})
+    return core.compile_model(
         model,
         "CPU",
         {
@@ -61,7 +72,6 @@ def load_openvino(request: Request, state: Mapping[str, str] = _STATELESS) -> Mo
             "KV_CACHE_PRECISION": "f32",
         },
     )
-    return _OpenVino(compiled)
 
 
 def make_stateful(model: Any, state: Mapping[str, str]) -> None:
@@ -154,18 +164,22 @@ class _StatefulOnnxRuntime:
 
 
 def load_onnxruntime(request: Request, state: Mapping[str, str] = _STATELESS) -> Model:
+    """Open a session, and feed its outputs back where there is a state."""
+    onnxruntime: Any = importlib.import_module("onnxruntime")
+    session = open_onnxruntime(request)
+    if state:
+        return _StatefulOnnxRuntime(session, state, onnxruntime.OrtValue.ortvalue_from_numpy)
+    return _OnnxRuntime(session)
+
+
+def open_onnxruntime(request: Request) -> Any:
     """Open a session on the CPU provider; inference is sequential with a fixed thread count."""
     onnxruntime: Any = importlib.import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = request.threads
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = request.arena
-    session = onnxruntime.InferenceSession(
-        request.model, options, providers=["CPUExecutionProvider"]
-    )
-    if state:
-        return _StatefulOnnxRuntime(session, state, onnxruntime.OrtValue.ortvalue_from_numpy)
-    return _OnnxRuntime(session)
+    return onnxruntime.InferenceSession(request.model, options, providers=["CPUExecutionProvider"])
 
 
 LOADERS: Final[dict[RuntimeName, Callable[..., Model]]] = {

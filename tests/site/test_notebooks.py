@@ -81,6 +81,22 @@ def test_faults_count_pages(outputs: dict[str, dict[str, str]]) -> None:
         assert faults["map, advise, touch"] == "32" or not ONLY_PMD
 
 
+def test_shared_memory_obeys_its_own_switch(outputs: dict[str, dict[str, str]]) -> None:
+    """Written on base pages, memory costs a fault for each; huge, one for each 2 MiB."""
+    text = outputs["shared-memory"]["shared-faults"]
+    faults = dict(re.findall(r"\| ([^|]+?) +\| +([\d,]+) \|", text))
+    if (FACTS.base_kib, FACTS.pmd_kib) == (4, 2048):
+        assert faults["memfd"] == "8,192" or FACTS.shmem_enabled != "never"
+        assert faults.get("tmpfs huge=always", "16") == "16" or not ONLY_PMD
+
+
+def test_shared_tensors_are_not_moved(outputs: dict[str, dict[str, str]]) -> None:
+    moved = re.findall(
+        r"\| [^|]+, shared memory[^|]* +\| +(\S+) \|", outputs["shared-memory"]["passing"]
+    )
+    assert set(moved) <= {"0", "-"}
+
+
 def test_the_verdict_fits_the_mode(outputs: dict[str, dict[str, str]]) -> None:
     verdict = outputs["check-your-host"]["verdict"]
     words = {"always": "to every process", "madvise": "asks for them", "never": "no huge pages"}
