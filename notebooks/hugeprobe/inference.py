@@ -7,6 +7,7 @@ to be compared is data: the :class:`Runtime` says which library loads which form
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _PMD_KIB: Final = 2048  # where the kernel does not tell
 _THREADS_AT_MOST: Final = 4  # so that counts of hosts with many processors stay comparable
 _MEASURED: Final = "hugeprobe.runtimes"
+_IR: Final = ".xml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +249,11 @@ def run(
     model = workload.model_path(cache)
     if isinstance(model, NotObservable):
         return model
-    if runtime.ir:
+    if model.suffix == _IR and runtime.name != OPENVINO.name:
+        return NotObservable(
+            f"{workload.name} is an OpenVINO IR, which {runtime.label} cannot read"
+        )
+    if runtime.ir and model.suffix != _IR:
         model = _exported(model, cache, timeout)
     request = Request(
         workload=workload.spec,
@@ -329,7 +335,9 @@ def _too_little(workload: Workload) -> NotObservable | None:
 
 def _exported(model: Path, cache: Path, timeout: float) -> Path:
     """Convert to IR in a process of its own, so that this one stays free of the runtime."""
-    folder = cache / f"{model.stem}-ir"
+    file = model.stat()  # another file of this name is another model
+    version = f"{model.resolve()} {file.st_size} {file.st_mtime_ns}"
+    folder = cache / f"{model.stem}-ir-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as unfinished:
