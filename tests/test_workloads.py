@@ -1,22 +1,34 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from hugeprobe import inference
 from hugeprobe.errors import BadRequestError, NotObservable
 from hugeprobe.loaders import LOADERS
-from hugeprobe.runtimes import Request, RuntimeName
-from hugeprobe.workloads import WORKLOADS, bert, decoder, detector, embedding, find, shards, yolov5
+from hugeprobe.runtimes import Request, RuntimeName, export_ir
+from hugeprobe.workloads import (
+    WORKLOADS,
+    bert,
+    decoder,
+    detector,
+    embedding,
+    find,
+    graphs,
+    local,
+    shards,
+    yolov5,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from hugeprobe.workloads import Inputs, Model, Shape, Workload
 
@@ -106,6 +118,104 @@ def test_attention_over_the_cache_is_fused(cache: Path) -> None:
         for node in model.compiled.get_runtime_model().get_ops()
     ]
     assert layers.count("ScaledDotProductAttention") == GPT.config.layers
+
+
+@pytest.fixture(scope="module")
+def files(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same model as ONNX and as IR."""
+    pytest.importorskip("onnx", reason=needs_onnx)
+    pytest.importorskip("openvino", reason=needs_openvino)
+    model = bert.TINY.model_path(cache)
+    assert isinstance(model, Path)
+    ir = tmp_path_factory.mktemp("secret-folder") / "exported.xml"
+    export_ir(model, ir)
+    return {"onnx": model, "ir": ir}
+
+
+@pytest.mark.parametrize("form", ["onnx", "ir"])
+def test_local_files_are_workloads(files: dict[str, Path], form: str, tmp_path: Path) -> None:
+    work = find(f"{files[form]}@2x16,3x8,2x16")
+    assert work.shapes == ((2, 16), (3, 8), (2, 16))
+    assert work.name == files[form].stem
+    assert work.model_path(tmp_path) == files[form]
+    published = f"{work.name} {work.description} {work.source} {work.licence} {work.spec}"
+    assert str(files[form].parent) not in published
+
+    again = find(work.spec)  # as the measured process does
+    assert again.name == work.name
+    inputs = again.inputs((3, 8), seed=5)
+    assert inputs.keys() == {"input_ids", "attention_mask"}
+    for name, values in work.inputs((3, 8), seed=5).items():
+        np.testing.assert_array_equal(inputs[name], values)
+        assert values.shape == (3, 8)
+        assert values.dtype == np.int64
+    assert (inputs["attention_mask"] == 1).all()
+    (output,) = work.infer(load(work, "openvino", tmp_path), inputs)
+    np.testing.assert_allclose(output, forward(bert.TINY.config, 0, inputs), atol=1e-5)
+
+
+def test_local_file_is_run_by_its_runtimes(files: dict[str, Path], tmp_path: Path) -> None:
+    work = find(f"{files['ir']}@2x16")
+    report = inference.run(work, cache=tmp_path, repeats=0)
+    if isinstance(report, NotObservable):
+        pytest.skip(str(report))
+    assert [phase.step.stage for phase in report.phases] == ["start", "load", "first"]
+    assert report.workload == "exported"
+    refused = inference.run(work, inference.ONNXRUNTIME, cache=tmp_path)
+    assert isinstance(refused, NotObservable)
+    assert "OpenVINO IR" in str(refused) or "not installed" in str(refused)
+
+
+def test_local_files_with_fixed_sizes_need_no_shape(tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason=needs_onnx)
+    graph = graphs.Graph()
+    graph.add("Add", "left", "right", output="sum")
+    kinds = {"left": (np.float32, (2, 3)), "right": (np.float32, (3,))}
+    path = tmp_path / "fixed.onnx"
+    path.write_bytes(graph.model("fixed", kinds, {"sum": (np.float32, (2, 3))}).SerializeToString())
+    work = find(str(path))
+    assert work.shapes == ((2, 3),)
+    assert work.inputs((2, 3), 0)["right"].shape == (3,)
+    with pytest.raises(BadRequestError, match=r"left of 2 x 3, but was given 2x4"):
+        find(f"{path}@2x4")
+    with pytest.raises(BadRequestError, match=r"left of 2 x 3, but was given 6"):
+        find(f"{path}@6")
+
+
+def test_sizes_are_taken_by_name_then_by_place(tmp_path: Path) -> None:
+    declared = (
+        local.Declared("input_ids", "int64", ("batch", "length")),
+        local.Declared("lengths", "int32", ("batch",)),
+        local.Declared("turned_mask", "bool", ("length", "batch")),
+        local.Declared("token_type_ids", "int64", (None, None)),
+        local.Declared("scores", "float16", (None, 7)),
+    )
+    inputs = local.LocalModel("model", declared).inputs((2, 5), seed=0)
+    assert {name: values.shape for name, values in inputs.items()} == {
+        "input_ids": (2, 5),
+        "lengths": (2,),
+        "turned_mask": (5, 2),
+        "token_type_ids": (2, 5),
+        "scores": (2, 7),
+    }
+    assert [inputs[each.name].dtype for each in declared] == [each.kind for each in declared]
+    assert inputs["turned_mask"].all()
+    assert not inputs["token_type_ids"].any()
+
+    past = local.Declared("past", "float32", (None, 4, "past", 8))
+    with pytest.raises(BadRequestError, match=r"past of \? x 4 x past x 8, whose size does not"):
+        local.LocalModel("model", (*declared, past)).inputs((2, 5), seed=0)
+
+
+def test_files_that_are_no_models_are_sentences(files: dict[str, Path], tmp_path: Path) -> None:
+    for name, text in (("a.onnx", b"no model"), ("a.xml", b"no model"), ("b.xml", b"<net/>")):
+        (tmp_path / name).write_bytes(text)
+        with pytest.raises(BadRequestError, match=rf"{name}.* (but it is none|has no inputs)"):
+            find(str(tmp_path / name))
+    with pytest.raises(BadRequestError, match=r"absent.onnx was asked for, but there is no such"):
+        find(str(tmp_path / "absent.onnx"))
+    with pytest.raises(BadRequestError, match=r"batch x length. Say which to use.*onnx@8x8"):
+        find(str(files["onnx"]))
 
 
 def test_sums_are_of_the_rows_asked_for(cache: Path) -> None:
@@ -267,6 +377,7 @@ def test_every_workload_says_what_it_is(name: str) -> None:
     assert len(set(workload.shapes)) < len(workload.shapes), "no shape is returned to"
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32), name=st.sampled_from(sorted(WORKLOADS)))
 def test_inputs_are_drawn_once_per_seed(seed: int, name: str) -> None:
     workload = WORKLOADS[name]
@@ -278,6 +389,7 @@ def test_inputs_are_drawn_once_per_seed(seed: int, name: str) -> None:
         np.testing.assert_array_equal(values, two[key])
 
 
+@settings(deadline=None)
 @given(batch=st.integers(1, 4), length=st.integers(1, 512), seed=st.integers(0, 99))
 def test_every_text_is_read_from_its_start(batch: int, length: int, seed: int) -> None:
     inputs = bert.TINY.inputs((batch, length), seed)

@@ -7,6 +7,7 @@ to be compared is data: the :class:`Runtime` says which library loads which form
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -33,6 +34,7 @@ _PMD_KIB: Final = 2048  # where the kernel does not tell
 _THREADS_AT_MOST: Final = 4  # so that counts of hosts with many processors stay comparable
 MEASURED: Final = "hugeprobe.runtimes"
 """The module that the measured process runs."""
+_IR: Final = ".xml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,14 +334,20 @@ def model_file(
 ) -> Path | NotObservable:
     """Return the file that the runtime loads, built or converted in the folder ``cache``."""
     model = workload.model_path(cache)
-    if isinstance(model, NotObservable) or not runtime.ir:
+    if isinstance(model, NotObservable):
+        return model
+    if model.suffix == _IR and runtime.name != OPENVINO.name:
+        return NotObservable(f"{workload.name} is an OpenVINO IR, which {runtime.label} cannot read")
+    if not runtime.ir or model.suffix == _IR:
         return model
     return _exported(model, cache, timeout)
 
 
 def _exported(model: Path, cache: Path, timeout: float) -> Path:
     """Convert to IR in a process of its own, so that this one stays free of the runtime."""
-    folder = cache / f"{model.stem}-ir"
+    file = model.stat()  # another file of this name is another model
+    version = f"{model.resolve()} {file.st_size} {file.st_mtime_ns}"
+    folder = cache / f"{model.stem}-ir-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as unfinished:

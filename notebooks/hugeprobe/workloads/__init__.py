@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from hugeprobe.errors import BadRequestError
-from hugeprobe.workloads import bert, decoder, embedding, shards, yolov5
+from hugeprobe.workloads import bert, decoder, embedding, local, shards, yolov5
 from hugeprobe.workloads.base import Inputs, Model, Outputs, Shape, Workload
 from hugeprobe.workloads.detector import DETECTOR
 
@@ -31,17 +31,27 @@ WORKLOADS: Final[Mapping[str, Workload]] = MappingProxyType({work.name: work for
 """Every workload under its name."""
 
 
-def find(name: str) -> Workload:
-    """Return the workload of that name.
+def find(spec: str) -> Workload:
+    """Return the workload of that name, or the one that runs a local model.
+
+    Parameters
+    ----------
+    spec
+        A name; or the path of a model, as :func:`hugeprobe.workloads.local.find` takes it; or
+        :attr:`Workload.spec`.
 
     Raises
     ------
     BadRequestError
         If there is none.
     """
-    try:
-        return WORKLOADS[name]
-    except KeyError:
-        raise BadRequestError(
-            f"There is no workload named {name!r}; choose one of {', '.join(WORKLOADS)}."
-        ) from None
+    if spec in WORKLOADS:
+        return WORKLOADS[spec]
+    if spec.startswith("{"):
+        return local.decode(spec)
+    if work := local.find(spec):
+        return work
+    raise BadRequestError(
+        f"There is no workload named {spec!r}; choose one of {', '.join(WORKLOADS)}, "
+        "or the path of a model that ends in .onnx or .xml."
+    )
