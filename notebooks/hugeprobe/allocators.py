@@ -93,7 +93,7 @@ GLIBC_LATER: Final = Allocator(
 )
 GLIBC_KEEP: Final = Allocator(
     "glibc, keep",
-    "glibc advises, takes 64 MiB at a time, maps no block by itself and gives nothing back.",
+    "glibc advises, takes 64 MiB at a time, and keeps every block in its heap.",
     env=profiles.KEEP.env,
 )
 NUMPY: Final = Allocator("NumPy", "Arrays of NumPy, on glibc as it is.", numpy=True)
