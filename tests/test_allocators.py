@@ -127,9 +127,11 @@ def test_advice_helps_where_the_mapping_is_a_multiple(touch: Touch) -> None:
     if find_rule().rule is not Rule.MULTIPLES:
         pytest.skip("this kernel follows another rule")
     exact, over = (measured(GLIBC_ADVISE, size, touch) for size in (2 * MIB - 24, 2 * MIB))
-    assert (exact.blocks.minor_faults // COUNT, over.blocks.minor_faults // COUNT) == (1, 513)
+    assert exact.blocks.minor_faults // COUNT == 1
     assert exact.coverage > 0.99
-    assert over.resident.huge_kib <= 2048  # one at most lies on a boundary
+    # Each lies a page below the one before, so chance puts one at most onto a boundary.
+    assert over.blocks.minor_faults >= 513 * (COUNT - 1)
+    assert over.resident.huge_kib <= 2048
 
 
 @needs_glibc

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import TYPE_CHECKING
 
 import pytest
 
-from hugeprobe.allocators import GLIBC, JEMALLOC, Allocation, Allocator, Preloaded
+from hugeprobe.allocators import GLIBC, GLIBC_KEEP, JEMALLOC, Allocation, Allocator, Preloaded
 from hugeprobe.areas import Resident
 from hugeprobe.blocks import Blocks, Request
 from hugeprobe.errors import NotObservable
 from hugeprobe.figures import allocators
-from hugeprobe.host import host_facts
+from hugeprobe.host import MthpSize, host_facts
 from hugeprobe.inference import ONNXRUNTIME, OPENVINO, Runtime
 from hugeprobe.placement import Touch
 
@@ -75,6 +76,16 @@ def test_allocators_are_measured_and_missing_ones_named(tree: Callable[[str], Pa
     assert allocators.telling_sizes(off) == (TWO_MIB,)
 
 
+def test_pages_that_do_not_count_as_huge_are_said() -> None:
+    small = (MthpSize(64, "inherit", None, ()),)
+    facts = dataclasses.replace(
+        host_facts(), thp_mode="madvise", thp_allowed_for_process=True, sizes=small
+    )
+    assert "also gives pages of 64 KiB" in str(allocators.measured(ALLOCATIONS, facts))
+    never = dataclasses.replace(facts, thp_mode="never")
+    assert "also gives" not in str(allocators.measured(ALLOCATIONS, never))
+
+
 def test_coverage_of_allocators_is_in_both_tables() -> None:
     text = str(allocators.coverage_picture(ALLOCATIONS))
     assert re.findall(r"\d+%", text) == ["6%", "93%", "50%", "91%"]
@@ -102,11 +113,11 @@ def test_what_is_held_is_the_worst_of_all_sizes() -> None:
 @pytest.mark.parametrize(
     ("size", "asked", "maps", "aligned"),
     [
-        (TWO_MIB, "2 MiB", "1 x 2 MiB + 4 KiB", "1 of 16"),
-        (TWO_MIB - 24, "2 MiB - 24 B", "1 x 2 MiB", "16 of 16"),
-        (TWO_MIB - 4120, "2 MiB - 4,120 B", "1 x 2 MiB - 4 KiB", "1 of 16"),
-        ((4 << 20) - 4096, "4 MiB - 4 KiB", "2 x 2 MiB", "16 of 16"),
-        (3 << 20, "3 MiB", "2 x 2 MiB - 1,020 KiB", "1 of 16"),
+        (TWO_MIB, "2 MiB", "2 MiB + 4 KiB", "1 of 16"),
+        (TWO_MIB - 24, "2 MiB - 24 B", "2 MiB", "16 of 16"),
+        (TWO_MIB - 4120, "2 MiB - 4,120 B", "2 MiB - 4 KiB", "1 of 16"),
+        ((4 << 20) - 4096, "4 MiB - 4 KiB", "4 MiB", "16 of 16"),
+        (3 << 20, "3 MiB", "4 MiB - 1,020 KiB", "1 of 16"),
     ],
 )
 def test_mappings_are_named_by_multiples(size: int, asked: str, maps: str, aligned: str) -> None:
@@ -141,4 +152,9 @@ def test_a_wheel_that_does_not_abort_reads_right() -> None:
         )
         table = str(allocators.preload_table(runs))
         assert table.count("worked") == 3 - ends
-        assert table.count("was ended by SIGABRT: free(): invalid pointer") == ends
+        assert table.count("ended by SIGABRT: free(): invalid pointer") == ends
+
+
+def test_settings_are_a_line_for_the_shell() -> None:
+    line = str(allocators.keep_command()).splitlines()[1]
+    assert line == f"$ export GLIBC_TUNABLES={GLIBC_KEEP.env['GLIBC_TUNABLES']}"

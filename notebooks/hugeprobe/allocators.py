@@ -30,14 +30,10 @@ if TYPE_CHECKING:
 
     from hugeprobe.inference import Runtime
 
-SIZES: Final = (
-    *(1536 * KIB, 1792 * KIB),
-    *(2 * MIB - 4 * KIB, 2 * MIB),
-    *(3 * MIB, 4 * MIB, 8 * MIB),
-)
-"""Bytes to ask for: two below a huge page, what glibc maps 2 MiB for, and round sizes."""
+SIZES: Final = (1536 * KIB, 2 * MIB - 4 * KIB, 2 * MIB, 3 * MIB, 8 * MIB)
+"""Bytes to ask for: less than a huge page, what glibc maps 2 MiB for, and round sizes."""
 
-EDGES: Final = tuple(k * 2 * MIB - less for k in (1, 2) for less in (4120, 24, 23, 0))
+EDGES: Final = tuple(k * 2 * MIB - less for k in (1, 2) for less in (24, 23, 0))
 """Bytes to ask for, on either side of where glibc maps one page of 4 KiB more."""
 
 COUNT: Final = 16
@@ -93,7 +89,7 @@ GLIBC_LATER: Final = Allocator(
 )
 GLIBC_KEEP: Final = Allocator(
     "glibc, keep",
-    "glibc advises, takes 64 MiB at a time, maps no block by itself and gives nothing back.",
+    "glibc advises, takes 64 MiB at a time, and keeps every block in its heap.",
     env=profiles.KEEP.env,
 )
 NUMPY: Final = Allocator("NumPy", "Arrays of NumPy, on glibc as it is.", numpy=True)
@@ -115,10 +111,9 @@ MIMALLOC: Final = Allocator(
     env={"MIMALLOC_ALLOW_LARGE_OS_PAGES": "1", "MIMALLOC_LARGE_OS_PAGES": "1"},
     library="mimalloc",
 )
-ALLOCATORS: Final = (
-    *(GLIBC, GLIBC_ADVISE, GLIBC_LATER, GLIBC_KEEP, NUMPY),
-    *(JEMALLOC_PLAIN, JEMALLOC, TCMALLOC, MIMALLOC_PLAIN, MIMALLOC),
-)
+ON_GLIBC: Final = (GLIBC, GLIBC_ADVISE, GLIBC_LATER, GLIBC_KEEP, NUMPY)
+IN_PLACE_OF_GLIBC: Final = (JEMALLOC_PLAIN, JEMALLOC, TCMALLOC, MIMALLOC_PLAIN, MIMALLOC)
+ALLOCATORS: Final = (*ON_GLIBC, *IN_PLACE_OF_GLIBC)
 PRELOADED: Final = (JEMALLOC_PLAIN, TCMALLOC, MIMALLOC_PLAIN)
 
 

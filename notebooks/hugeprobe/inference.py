@@ -337,7 +337,9 @@ def model_file(
     if isinstance(model, NotObservable):
         return model
     if model.suffix == _IR and runtime.name != OPENVINO.name:
-        return NotObservable(f"{workload.name} is an OpenVINO IR, which {runtime.label} cannot read")
+        return NotObservable(
+            f"{workload.name} is an OpenVINO IR, which {runtime.label} cannot read"
+        )
     if not runtime.ir or model.suffix == _IR:
         return model
     return _exported(model, cache, timeout)

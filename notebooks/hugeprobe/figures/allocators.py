@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from hugeprobe.allocators import SIZES
+from hugeprobe.allocators import GLIBC_KEEP, SIZES
 from hugeprobe.coverage import mode_of
 from hugeprobe.drawing import MarkdownTable, Picture, Sentence, Shares, markdown_table, share_tables
 from hugeprobe.errors import NotObservable
 from hugeprobe.figures.common import TOUCH_WORDS
+from hugeprobe.host import effective_sizes
 from hugeprobe.placement import Touch
-from hugeprobe.sizes import KIB, MIB
+from hugeprobe.sizes import KIB, MIB, format_kib
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,16 +45,18 @@ def _missing(results: Iterable[object]) -> list[str]:
 
 
 def measured(found: Found, facts: HostFacts) -> Sentence:
-    """Say how much was measured, what was missing, and whether huge pages are off."""
-    count = (
+    """Say how much was measured, what was missing, and what of the host changes the picture."""
+    said = [
         f"{len(_observed(found))} of {len(found)} measurements took place, each in a new process."
-    )
-    off = (
-        ["Huge pages are off on this host, so that nothing can be huge; one size is shown."]
-        if mode_of(facts) == "never"
-        else []
-    )
-    return Sentence(" ".join([count, *off, *_missing(found)]))
+    ]
+    if mode_of(facts) == "never":
+        said.append("Huge pages are off here, so that nothing can be huge; one size is shown.")
+    if smaller := [kib for kib in effective_sizes(facts, advised=True) if kib < 2048]:
+        sizes = ", ".join(map(format_kib, smaller))
+        said.append(
+            f"This host also gives pages of {sizes}: fewer faults, and not counted as huge."
+        )
+    return Sentence(" ".join([*said, *_missing(found)]))
 
 
 def _none(found: Sequence[object]) -> Sentence:
@@ -123,7 +126,7 @@ def faults_table(found: Found) -> MarkdownTable | Sentence:
         ]
         most = max(each.resident.anon_kib / each.asked_kib for each in cells.values())
         rows.append([name, *faults, f"{most:.0%}"])
-    columns = ["16 blocks of", *map(size_name, sizes), "held, of asked"]
+    columns = ["", *(size_name(size).replace(" MiB", "", 1) for size in sizes), "held"]
     return markdown_table(columns, rows, numeric=range(1, len(columns)))
 
 
@@ -161,15 +164,15 @@ def order_sentence(found: Found) -> Sentence:
 
 
 def mapping_name(length: int) -> str:
-    """Return bytes as a multiple of 2 MiB and what is beyond or missing.
+    """Return bytes as the nearest multiple of 2 MiB and what is beyond or missing.
 
     >>> mapping_name(2 * 1024 * 1024), mapping_name(2052 * 1024), mapping_name(2044 * 1024)
-    ('1 x 2 MiB', '1 x 2 MiB + 4 KiB', '1 x 2 MiB - 4 KiB')
+    ('2 MiB', '2 MiB + 4 KiB', '2 MiB - 4 KiB')
     """
-    times = round(length / _PMD)
-    rest = length - times * _PMD
-    sign = "+" if rest > 0 else "-"
-    return f"{times} x 2 MiB" + (f" {sign} {abs(rest) // KIB:,} KiB" if rest else "")
+    whole = round(length / _PMD) * _PMD
+    rest = (length - whole) // KIB
+    name = f"{whole // MIB} MiB"
+    return f"{name} {'+' if rest > 0 else '-'} {abs(rest):,} KiB" if rest else name
 
 
 def mappings_table(found: Found) -> MarkdownTable | Sentence:
@@ -206,13 +209,17 @@ def edge_sentence(found: Found) -> Sentence:
     )
 
 
+def keep_command() -> Sentence:
+    """Return what a shell is told before it starts a process with glibc's settings of *keep*."""
+    settings = " ".join(f"{name}={value}" for name, value in GLIBC_KEEP.env.items())
+    return Sentence(f"```console\n$ export {settings}\n```")
+
+
 def preload_table(runs: Runs) -> MarkdownTable | Sentence:
     """Return how each run under a preloaded allocator ended."""
     rows: dict[str, dict[str, str]] = {}
     for run in _observed(runs):
-        ended = (
-            "worked" if run.failure is None else run.failure.removeprefix("The measured process ")
-        )
+        ended = (run.failure or "worked").removeprefix("The measured process was ")
         rows.setdefault(run.allocator.name, {})[_column(run)] = ended.rstrip(".")
     if not rows:
         return _none(runs)

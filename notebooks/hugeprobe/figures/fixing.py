@@ -31,7 +31,9 @@ def before_and_after(story: Story | NotObservable) -> Picture | Sentence:
 
 def why(story: Story | NotObservable) -> MarkdownTable | NotObservable:
     """Return the diagnosis of the server as it was started."""
-    return story if isinstance(story, NotObservable) else doctor.reasons_table(story.plain.diagnosis)
+    return (
+        story if isinstance(story, NotObservable) else doctor.reasons_table(story.plain.diagnosis)
+    )
 
 
 def what_is_left(story: Story | NotObservable) -> MarkdownTable | NotObservable:
@@ -43,9 +45,7 @@ def what_is_left(story: Story | NotObservable) -> MarkdownTable | NotObservable:
 
 def owners(story: Story | NotObservable) -> MarkdownTable | NotObservable:
     """Return whose memory it is, as far as that can be known."""
-    return (
-        story if isinstance(story, NotObservable) else doctor.owners_table(story.plain.diagnosis)
-    )
+    return story if isinstance(story, NotObservable) else doctor.owners_table(story.plain.diagnosis)
 
 
 def space(story: Story | NotObservable) -> Picture | NotObservable:
@@ -65,8 +65,12 @@ def collapse_table(story: Story | NotObservable) -> MarkdownTable | Sentence:
     if outcome.after is None:
         return Sentence(outcome.stopped or "There was nothing to collapse.")
     rows = [
-        [name, *(f"{value / KIB:,.0f}" for value in (state.anonymous_kib, state.huge_kib)),
-         f"{state.coverage:.0%}", f"{state.resident_kib / KIB:,.0f}"]
+        [
+            name,
+            *(f"{value / KIB:,.0f}" for value in (state.anonymous_kib, state.huge_kib)),
+            f"{state.coverage:.0%}",
+            f"{state.resident_kib / KIB:,.0f}",
+        ]
         for name, state in (("before", outcome.before), ("after", outcome.after))
     ]
     columns = ["", "MiB anonymous", "MiB huge", "coverage", "MiB resident"]
