@@ -36,6 +36,8 @@ Stage = Literal["start", "load", "first", "repeat", "back", "collapse", "steady"
 ``repeat``: the same input again; ``back``: a shape seen before another one; ``collapse``: make what
 there is huge; ``steady``: every shape in turn, once all have been seen."""
 
+_ANY: Final = 1 / 512
+"""Share of a huge page that one base page is: a range that holds anything is collapsed."""
 THP_OFF: Final = "--thp-off"
 EXPORT_IR: Final = "--export-ir"
 
@@ -224,7 +226,7 @@ def _serve(channel: TextIO) -> None:
         infer(stage, shape)
     if request.collapse:
         collapse = importlib.import_module("hugeprobe.collapse")
-        teller.step("collapse", collapse.collapse_self)
+        teller.step("collapse", lambda: collapse.collapse_self(min_resident=_ANY))
     for _ in range(request.steady):
         for shape in dict.fromkeys(request.shapes):
             infer("steady", shape)

@@ -102,7 +102,7 @@ def faults_sentence(story: Story | NotObservable) -> Sentence:
         return Sentence(str(story))
     plain, started = story.plain, story.started
     return Sentence(
-        f"Started with `{started.arm.name}`, first inferences took {started.first_faults:,} faults "
-        f"in place of {plain.first_faults:,}, and {started.diagnosis.coverage:.0%} of the anonymous "
-        f"memory was huge in place of {plain.diagnosis.coverage:.0%}."
+        f"Started with `{started.arm.name}`, first inferences took {started.first_faults:,} "
+        f"faults in place of {plain.first_faults:,}, and {started.diagnosis.coverage:.0%} of the "
+        f"anonymous memory was huge in place of {plain.diagnosis.coverage:.0%}."
     )
