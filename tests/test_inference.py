@@ -100,8 +100,11 @@ def test_what_is_huge_leaves_no_room_for_more(tmp_path: Path) -> None:
         ("madvise", "rd wr hg", 1, Backing.WAITING),
         ("always", "rd wr", 1, Backing.WAITING),
         ("always", "rd wr nh", 0, Backing.EXCLUDED),
-        ("always", "rd wr", 0, Backing.EXCLUDED),
+        ("always", "rd wr pf", 0, Backing.EXCLUDED),
+        ("always", "rd wr hg", 0, Backing.EXCLUDED),
+        ("always", "rd wr", 0, Backing.FORBIDDEN),
         ("never", "rd wr hg", 0, Backing.OFF),
+        ("forbidden", "rd wr hg", 0, Backing.FORBIDDEN),
     ],
 )
 def test_permission_inside_a_whole_range(
@@ -117,7 +120,7 @@ def test_permission_inside_a_whole_range(
         ("[always] madvise never", None, "THP_enabled:\t1", "always"),
         ("always [madvise] never", None, "", "madvise"),
         ("always madvise [never]", None, "", "never"),
-        ("[always] madvise never", None, "THP_enabled:\t0", "never"),
+        ("[always] madvise never", None, "THP_enabled:\t0", "forbidden"),
         ("always [madvise] never", "always [inherit] madvise never", "", "madvise"),
         ("always madvise [never]", "[always] inherit madvise never", "", "always"),
         ("[always] madvise never", "always inherit madvise [never]", "", "never"),

@@ -157,6 +157,7 @@ def test_a_map_ends_where_another_program_is_executed() -> None:
 
 
 def test_no_such_process(tmp_path: Path) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
     with pytest.raises(ProcessGoneError, match="no such process"):
         pagemap.present(7, [], tmp_path)
 

@@ -21,9 +21,10 @@ from hugeprobe.sizes import KIB, format_kib
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from hugeprobe.smaps import Pid
+
 THP: Final = "sys/kernel/mm/transparent_hugepage"
 """Folder of the settings, below the root."""
-
 _KNOWN: Final = frozenset(
     {"defrag", "enabled", "hpage_pmd_size", "shmem_enabled", "shrink_underused", "use_zero_page"}
 )
@@ -264,6 +265,32 @@ def usable_memory_kib(root: Path = _LIVE) -> int:
     return max(0, min([available, *(group.left // KIB for group in _limited_groups(root))]))
 
 
+def group_room_kib(pid: Pid = "self", root: Path = _LIVE) -> int | None:
+    """Return the KiB below the tightest limit of a process's control groups; None without one.
+
+    Page cache that the kernel can drop at once counts as room.
+    """
+    return min((max(0, group.left // KIB) for group in _limited_groups(root, pid)), default=None)
+
+
+def free_huge_pages(facts: HostFacts, root: Path = _LIVE) -> int | None:
+    """Return how many pages of the PMD size are free now, in one piece (``/proc/buddyinfo``).
+
+    The kernel can make more by moving pages, so 0 says that it would have to. None where this
+    kernel does not tell.
+    """
+    if not (facts.base_kib and facts.pmd_kib and (text := _text(root / "proc/buddyinfo"))):
+        return None
+    order = (facts.pmd_kib // facts.base_kib).bit_length() - 1
+    rows = [line.split()[4:] for line in text.splitlines()]  # "Node 0, zone Normal", then numbers
+    return sum(
+        int(count) << (each - order)
+        for row in rows
+        for each, count in enumerate(row)
+        if each >= order
+    )
+
+
 def described(facts: HostFacts) -> list[tuple[str, str]]:
     """Return the facts that a reader compares hosts by, as pairs of name and value."""
     memory, cpu = facts.memory, facts.cpu
@@ -431,11 +458,11 @@ def _memory(root: Path) -> Memory:
     )
 
 
-def _limited_groups(root: Path) -> list[_Group]:
-    """Return the groups that limit this process: its own, and those above it."""
+def _limited_groups(root: Path, pid: Pid = "self") -> list[_Group]:
+    """Return the groups that limit a process: its own, and those above it."""
     total = (_kib(_fields(root / "proc/meminfo"), "MemTotal") or 0) * KIB
     groups = []
-    for version, folder in _group_folders(root):
+    for version, folder in _group_folders(root, pid):
         names = _GROUP_FILES[version]
         limit = _number(folder / names[0])
         if limit is None or limit >= total:  # "max", or version 1's way of saying so
@@ -452,14 +479,14 @@ _GROUP_FILES: Final = {
 }
 
 
-def _group_folders(root: Path) -> Iterator[tuple[int, Path]]:
+def _group_folders(root: Path, pid: Pid) -> Iterator[tuple[int, Path]]:
     """Yield version and folder of each memory group, from where groups are mounted by convention.
 
     A container that sees the host's group name, but has its own group mounted as the topmost, has
     no folder of that name; the topmost is then the one that counts.
     """
     mounts = root / "sys/fs/cgroup"
-    for line in (_text(root / "proc/self/cgroup") or "").splitlines():
+    for line in (_text(root / "proc" / str(pid) / "cgroup") or "").splitlines():
         number, controllers, name = [*line.split(":", 2), "", ""][:3]
         if number == "0" and not controllers:
             version, mount = 2, mounts

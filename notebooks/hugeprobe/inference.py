@@ -367,7 +367,7 @@ def phases(request: Request, arm: Arm, timeout: float, backed_kib: int = 0) -> I
     Before each step it sees to it that so much memory is backed by the host.
     """
     facts = host.host_facts()
-    mode: Mode = "never" if arm.thp_disabled else mode_of(facts)
+    mode: Mode = "forbidden" if arm.thp_disabled else mode_of(facts)
     pmd_kib = facts.pmd_kib or _PMD_KIB
     weights = str(Path(request.model).with_suffix(".bin").resolve())
     added = arm.environment()

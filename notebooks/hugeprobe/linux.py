@@ -159,6 +159,18 @@ def advise(start: int, length: int, advice: Advice) -> None:
     _call("madvise", start, length, advice)
 
 
+def can_collapse() -> bool:
+    """Return whether this kernel has ``MADV_COLLAPSE`` (Linux 6.1), without touching any memory.
+
+    The kernel checks the advice first, and then finds that no bytes are to be advised.
+    """
+    try:
+        advise(0, 0, Advice.COLLAPSE)
+    except OSError:
+        return False
+    return True
+
+
 def set_thp_disabled(disabled: bool) -> None:
     """Forbid, or allow again, THP in this process and in those it starts (``PR_SET_THP_DISABLE``).
 

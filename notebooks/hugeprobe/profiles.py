@@ -158,7 +158,7 @@ def choose(facts: HostFacts) -> Choice:
     It is the one that gives most huge pages at the first touch and takes nothing away: ``whole``
     where there is one memory node, ``keep`` where a policy of memory nodes can matter.
     """
-    if mode_of(facts) == "never":
+    if mode_of(facts) not in ("always", "madvise"):
         return Choice(
             PLAIN,
             "THP is off for this host or process, so nothing given at the start brings huge pages. "

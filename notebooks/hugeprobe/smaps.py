@@ -73,6 +73,7 @@ _TAIL: Final = re.compile(
 )
 _FIELD: Final = re.compile(rb"([A-Z][A-Za-z0-9_]*):(.*)", re.DOTALL)
 _KIB: Final = re.compile(rb" *([0-9]+) kB")
+_ROLLUP_LINE: Final = re.compile(rb"^(\w+): +([0-9]+) kB$", re.MULTILINE)
 _ELIGIBLE: Final = re.compile(rb"[ \t]*([01])")
 
 
@@ -198,6 +199,15 @@ class Rollup:
     def huge_kib(self) -> int:
         """Resident memory in KiB that a PMD maps, of every sort but hugetlbfs."""
         return self.anon_huge_kib + self.shmem_pmd_kib + self.file_pmd_kib
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a process holds, in KiB: resident, of that anonymous, and of that mapped by PMDs."""
+
+    rss_kib: int
+    anonymous_kib: int
+    anon_huge_kib: int
 
 
 _SUMMED: Final = tuple(field.name for field in fields(Rollup))[1:]
@@ -371,6 +381,22 @@ def snapshot(pid: Pid = "self", root: Path = Path("/")) -> Snapshot:
     return _parsed(_read(pid, root), pid)
 
 
+def held(pid: Pid = "self", root: Path = Path("/")) -> Held:
+    """Return what a process holds: the sums of :func:`snapshot`, for a fraction of its cost.
+
+    They come from ``smaps_rollup``, and before Linux 4.14 from a snapshot, whose errors they have.
+    """
+    try:
+        text = _read(pid, root, "smaps_rollup").tobytes()
+    except NoSmapsError:
+        total = snapshot(pid, root).total
+        return Held(total.rss_kib, total.anonymous_kib, total.anon_huge_kib)
+    sums = dict(_ROLLUP_LINE.findall(text))
+    if not {b"Rss", b"Anonymous", b"AnonHugePages"} <= sums.keys():
+        raise _malformed("sums of Rss, Anonymous and AnonHugePages", text)
+    return Held(int(sums[b"Rss"]), int(sums[b"Anonymous"]), int(sums[b"AnonHugePages"]))
+
+
 def parse(text: bytes, pid: Pid = "self") -> Snapshot:
     """Return what ``text``, the contents of a smaps file, describes.
 
@@ -399,17 +425,17 @@ def _parsed(chars: Chars, pid: Pid) -> Snapshot:
 # Reading ------------------------------------------------------------------------------------------
 
 
-def _read(pid: Pid, root: Path) -> Chars:
+def _read(pid: Pid, root: Path, name: str = "smaps") -> Chars:
     if pid != "self" and pid < 1:
         raise BadRequestError(f"Process {pid} was asked for, but process numbers begin at 1.")
     process = root / "proc" / str(pid)
     try:
-        with (process / "smaps").open("rb", buffering=0) as file:
+        with (process / name).open("rb", buffering=0) as file:
             text = _read_all(file)
     except PermissionError as error:
         raise _hidden(pid) from error
     except FileNotFoundError as error:
-        _explain_missing(pid, root, error)
+        explain_missing(pid, root, error)
     except ProcessLookupError as error:
         _explain_empty(pid, process, error)
     if not text.size:
@@ -441,8 +467,8 @@ def _hidden(pid: Pid) -> NotPermittedError:
     )
 
 
-def _explain_missing(pid: Pid, root: Path, cause: OSError) -> NoReturn:
-    """Say why there is no ``/proc/PID/smaps``."""
+def explain_missing(pid: Pid, root: Path, cause: OSError) -> NoReturn:
+    """Raise what says why there is no ``/proc/PID/smaps``, or no ``/proc/PID`` at all."""
     if (root / "proc" / str(pid)).exists():
         raise NoSmapsError(
             f"The memory map of process {pid} was asked for, but this kernel writes no smaps. "

@@ -8,7 +8,7 @@ import typer
 
 from hugeprobe import smaps
 from hugeprobe.cli.output import AsJson, app, print_json, table
-from hugeprobe.errors import BadRequestError
+from hugeprobe.process import parse_pid
 from hugeprobe.sizes import format_kib
 
 
@@ -18,7 +18,7 @@ def show_maps(
     as_json: AsJson = False,
 ) -> None:
     """Show the mappings of a process, how much of each is huge, and the sums by kind."""
-    snapshot = smaps.snapshot(_process(pid))
+    snapshot = smaps.snapshot(parse_pid(pid))
     rollup = snapshot.rollup()
     if as_json:
         print_json({"mappings": [mapping.as_dict() for mapping in snapshot], "rollup": rollup})
@@ -52,15 +52,4 @@ def show_maps(
             )
             for kind, sums in rollup.items()
         ),
-    )
-
-
-def _process(text: str) -> smaps.Pid:
-    if text == "self":
-        return "self"
-    if text.isascii() and text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise BadRequestError(
-        f"The maps of process '{text}' were asked for, which is neither a process number nor self. "
-        "Find the number with `pgrep -a python`."
     )

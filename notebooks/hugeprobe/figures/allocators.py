@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 
 def telling_sizes(facts: HostFacts) -> tuple[int, ...]:
     """Return the sizes that differ on this host: one is enough where huge pages are off."""
-    return SIZES if mode_of(facts) != "never" else (2 * MIB,)
+    return SIZES if mode_of(facts) in ("always", "madvise") else (2 * MIB,)
 
 
 def _observed(results: Iterable[Result | NotObservable]) -> list[Result]:
@@ -49,7 +49,7 @@ def measured(found: Found, facts: HostFacts) -> Sentence:
     said = [
         f"{len(_observed(found))} of {len(found)} measurements took place, each in a new process."
     ]
-    if mode_of(facts) == "never":
+    if mode_of(facts) not in ("always", "madvise"):
         said.append("Huge pages are off here, so that nothing can be huge; one size is shown.")
     if smaller := [kib for kib in effective_sizes(facts, advised=True) if kib < 2048]:
         sizes = ", ".join(map(format_kib, smaller))

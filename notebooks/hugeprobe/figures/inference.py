@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from hugeprobe.arms import ADVISE, DEFAULT, OFF
+from hugeprobe.coverage import COULD_BE_HUGE
 from hugeprobe.coverage import Backing as Why
 from hugeprobe.drawing import (
     ACCENT,
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 _WHY: Final = {
     "huge": (HUGE, (Why.HUGE,)),
-    "could be, but is not": (BASE, (Why.WAITING, Why.UNADVISED, Why.OFF, Why.EXCLUDED)),
-    "cannot be as it is mapped": (GAP, (Why.EDGE, Why.MISALIGNED, Why.SHORT, Why.COPIED)),
+    "could be, but is not": (BASE, tuple(set(COULD_BE_HUGE) - {Why.HUGE})),
+    "cannot be as it is mapped": (GAP, tuple(set(Why) - set(COULD_BE_HUGE))),
 }
 
 
