@@ -37,17 +37,20 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, default=plain, indent=2))
 
 
-def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+def table(
+    title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], *, error: bool = False
+) -> None:
     """Print a table whose first column is a name and whose others are figures.
 
-    Columns without a heading hold words, and are set as such.
+    Columns without a heading hold words, and are set as such. It goes to standard error if asked
+    to.
     """
     drawn = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
         drawn.add_column(column, justify="right" if index and column else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*(escape(str(cell)) for cell in row))
-    Console().print(drawn)
+    Console(stderr=error).print(drawn)
 
 
 def say(text: str, *, error: bool = False) -> None:
