@@ -10,13 +10,13 @@ import sys
 
 from rich.console import Console
 
-from hugeprobe.cli import bench, host, layout, maps, rule
+from hugeprobe.cli import bench, host, layout, maps, rule, survey
 from hugeprobe.cli.output import app
 from hugeprobe.errors import ProbeError
 
 __all__ = ["COMMANDS", "app", "main"]
 
-COMMANDS = (host, rule, layout, maps, bench)
+COMMANDS = (host, rule, layout, maps, bench, survey)
 """Importing a command's module adds it to the application, in this order."""
 
 
