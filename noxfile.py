@@ -19,6 +19,9 @@ TEST_TOOLS = (
     "playwright>=1.49,<2",  # drives the Chromium of the system
     "axe-playwright-python>=0.1.4,<0.2",  # carries axe-core, so that no test needs a network
     "beautifulsoup4>=4.13,<5",
+    "dask-jobqueue>=0.9,<0.10",  # runs the recipe for Slurm
+    "kubernetes-validate>=1.35,<2",  # carries the schemas of Kubernetes
+    "pyyaml>=6,<7",
 )
 LINT_TOOLS = (
     "ruff>=0.9,<1",
