@@ -773,6 +773,7 @@ def test_remedies_fit_the_process(tree: Callable[[str], Path]) -> None:
 
     run = "Start it with: hugeprobe run -- COMMAND"
     assert action(Backing.UNADVISED, None, plain) == "hugeprobe collapse 7"
+    assert "collapse_self()" in action(Backing.UNADVISED, None, replace(plain, target="self"))
     assert action(Backing.UNADVISED, None, unprivileged) == run
     assert action(Backing.WAITING, None, unprivileged).startswith("As root")
     assert "numactl" in action(Backing.CUT, Cut.POLICY, plain)
@@ -959,6 +960,9 @@ def test_figures_of_a_diagnosis_and_of_none(
     found, none = doctor.diagnose(7, root=root), NotObservable("there is no process")
     assert str(figures.headline(found)) == found.headline
     assert "`waiting`" in str(figures.reasons_table(found))
+    (finding,) = found.reasons
+    running = replace(found, reasons=(replace(finding, action="hugeprobe collapse 4711"),))
+    assert "hugeprobe collapse PID" in str(figures.reasons_table(running))
     assert "advised blocks" in str(figures.owners_table(found))
     assert "advised blocks: 8 MiB, a cell is 2 MiB" in str(figures.space_picture(found))
     assert "4" in str(figures.coverage_picture({"now": found, "then": none}))

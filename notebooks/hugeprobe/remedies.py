@@ -317,6 +317,8 @@ def _waiting(backing: Backing, kib: int, grows: int | None, case: Case) -> Remed
 
 def _collapse(why: str, grows: int | None, case: Case) -> Remedy:
     command = f"hugeprobe collapse {case.target}"
+    if case.target == "self":
+        command = "Call hugeprobe.collapse.collapse_self()."
     if case.collapse is Collapse.PRIVILEGED:
         command = f"As root, or with CAP_SYS_NICE: {command}"
     return Remedy(why, command, f"each page is copied once, {_growth(grows)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from hugeprobe.drawing import (
@@ -59,11 +60,19 @@ def _parts(diagnosis: Diagnosis) -> tuple[float, float, float]:
 
 
 def reasons_table(diagnosis: Diagnosis | NotObservable) -> MarkdownTable | NotObservable:
-    """Return why memory is on base pages, and what to do, most to be won first."""
+    """Return why memory is on base pages, and what to do, most to be won first.
+
+    Commands do not name the process, which a reader does not have.
+    """
     if isinstance(diagnosis, NotObservable):
         return diagnosis
     rows = [
-        (f"{each.kib / KIB:,.1f}", f"`{each.reason}`: {each.why}", each.action, each.cost)
+        (
+            f"{each.kib / KIB:,.1f}",
+            f"`{each.reason}`: {each.why}",
+            re.sub(r"(?<=hugeprobe collapse )\d+", "PID", each.action),
+            each.cost,
+        )
         for each in diagnosis.reasons
     ]
     return markdown_table(("MiB", "why", "what wins it", "cost"), rows, numeric=(0,))
