@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hugeprobe.allocators import GLIBC, GLIBC_KEEP, JEMALLOC, Allocation, Allocator, Preloaded
+from hugeprobe.allocators import GLIBC, JEMALLOC, Allocation, Allocator, Preloaded
 from hugeprobe.areas import Resident
 from hugeprobe.blocks import Blocks, Request
 from hugeprobe.errors import NotObservable
@@ -153,8 +153,3 @@ def test_a_wheel_that_does_not_abort_reads_right() -> None:
         table = str(allocators.preload_table(runs))
         assert table.count("worked") == 3 - ends
         assert table.count("ended by SIGABRT: free(): invalid pointer") == ends
-
-
-def test_settings_are_a_line_for_the_shell() -> None:
-    line = str(allocators.keep_command()).splitlines()[1]
-    assert line == f"$ export GLIBC_TUNABLES={GLIBC_KEEP.env['GLIBC_TUNABLES']}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from hugeprobe.allocators import GLIBC_KEEP, SIZES
+from hugeprobe.allocators import SIZES
 from hugeprobe.coverage import mode_of
 from hugeprobe.drawing import MarkdownTable, Picture, Sentence, Shares, markdown_table, share_tables
 from hugeprobe.errors import NotObservable
@@ -207,12 +207,6 @@ def edge_sentence(found: Found) -> Sentence:
         f"On this host, 16 blocks of {_PMD - 24:,} bytes cost {fits:,} minor faults, and blocks of "
         f"one byte more {over:,}."
     )
-
-
-def keep_command() -> Sentence:
-    """Return what a shell is told before it starts a process with glibc's settings of *keep*."""
-    settings = " ".join(f"{name}={value}" for name, value in GLIBC_KEEP.env.items())
-    return Sentence(f"```console\n$ export {settings}\n```")
 
 
 def preload_table(runs: Runs) -> MarkdownTable | Sentence:
