@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from hugeprobe import records
 from hugeprobe.bench import plan as plans
 from hugeprobe.bench import summary
+from hugeprobe.bench.record import COMMAND
 from hugeprobe.bench.session import Session
 from hugeprobe.cli.output import AsJson, app, print_json, table
 from hugeprobe.errors import BadRequestError
@@ -100,11 +101,18 @@ def _measured(plan: Plan, cache: Path | None, journal: Path | None) -> BenchReco
             _terminable(),
         ):
             watcher = _Bar(progress, progress.add_task("prepare", total=total))
-            return Session(plan, cache or Path(temporary), journal).run(watcher)
+            return Session(plan, cache or Path(temporary), journal, _command(plan)).run(watcher)
     except KeyboardInterrupt:
         kept = f"What was measured is in {journal}; the same command goes on from there."
         console.print(f"Interrupted. {kept if journal else 'Nothing was kept.'}", markup=False)
         raise typer.Exit(130) from None
+
+
+def _command(plan: Plan) -> str:
+    """Return what a record says it was made by."""
+    if plan.needs_root:
+        return f"{COMMAND} -- --host-modes"
+    return COMMAND
 
 
 @contextmanager
