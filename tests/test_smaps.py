@@ -294,6 +294,15 @@ def test_a_changed_byte_is_read_alike_or_an_error(text: str, data: st.DataObject
         assert equal(smaps.parse(bytes(changed)), expected)
 
 
+def test_an_unknown_last_field_beside_a_wide_value_is_read_alike() -> None:
+    record = NEW[: NEW.index(b"\n", NEW.index(b"VmFlags")) + 1]
+    unknown = record.replace(b"VmFlags:", b"V0Flags:")
+    wide = record.replace(b"Pss:                 328 kB", b"Pss:            100000000 kB")
+    assert len(wide) > len(record)
+    text = record + unknown + wide
+    assert equal(smaps.parse(text), by_lines(text))
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(2, 40), st.integers(1, 4000))
 def test_blocks_of_any_size_give_the_same(times: int, block: int) -> None:

@@ -733,7 +733,10 @@ def _block(chars: Chars, layout: _Layout, tails: dict[bytes, int]) -> dict[str, 
     flags = ends[:, -2] + 1 + len(_FLAGS)
     numbers, odd = _numbers(chars, ends[:, 0] + 1, flags, layout)
     if odd.size:
-        plain = _by_lines(_joined_records(chars, headers[odd], ends[odd, -1] + 1))
+        try:
+            plain = _by_lines(_joined_records(chars, headers[odd], ends[odd, -1] + 1))
+        except MalformedError as error:
+            raise _IrregularError from error  # among all records it may be well-formed
         if (plain.flags[:, 0] == 0).any():
             raise _IrregularError
         for name, column in numbers.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -81,8 +82,11 @@ def _findings(findings: Sequence[Finding], of_kib: int) -> RenderableType:
     grid.add_column()
     large = [each for each in findings if each.wins and each.kib >= _LEAST_SHARE * of_kib]
     small = [each for each in findings if each.wins and each not in large]
-    for each in large:
-        grid.add_row(format_kib(each.kib), _finding(each))
+    for _, alike in itertools.groupby(large, key=lambda each: (each.action, each.cost)):
+        *others, last = alike
+        for each in others:
+            grid.add_row(format_kib(each.kib), _reason(each))
+        grid.add_row(format_kib(last.kib), _reason(last).append_text(_remedy(last)))
     _add_sum(grid, "less than 1 % each", small)
     _add_sum(grid, "nothing to be done", [each for each in findings if not each.wins])
     return grid
@@ -96,10 +100,13 @@ def _add_sum(grid: Table, what: str, findings: Sequence[Finding]) -> None:
         grid.add_row(format_kib(kib), Text(f"{what}: {names}", style=_MINOR))
 
 
-def _finding(each: Finding) -> Text:
-    text = Text.assemble((each.reason, _HEADING), f": {each.why}\n")
-    text.append(each.action, style=_ACTION)
-    return text.append(f"\nCost: {each.cost}", style=_MINOR)
+def _reason(each: Finding) -> Text:
+    return Text.assemble((each.reason, _HEADING), f": {each.why}")
+
+
+def _remedy(each: Finding) -> Text:
+    """Return what wins this memory, and that of reasons above it without a remedy of their own."""
+    return Text.assemble(("\n" + each.action, _ACTION), (f"\nCost: {each.cost}", _MINOR))
 
 
 def _owners(owners: Iterable[Owned]) -> RenderableType:
