@@ -21,7 +21,7 @@ from hugeprobe.host import host_facts
 from hugeprobe.linux import Advice
 from hugeprobe.sharing import handover, kinds, pagecache, pair, weights
 from hugeprobe.sharing.handover import Copies, Passed
-from hugeprobe.sharing.kinds import Kind
+from hugeprobe.sharing.kinds import Sharing
 from hugeprobe.sharing.server import Served
 from hugeprobe.sharing.toucher import Request
 from hugeprobe.sharing.weights import Fleet, Server
@@ -53,7 +53,7 @@ def shared(found: dict[str, Shared | NotObservable], name: str) -> Shared:
     return result
 
 
-def one_kind(kind: Kind) -> str:
+def one_kind(kind: Sharing) -> str:
     return str(pair.share(kind))
 
 
@@ -177,7 +177,7 @@ def test_what_the_host_refuses_is_a_sentence(
         assert "has room for 1 MiB" in one_kind(KINDS["file in /dev/shm"])
     with monkeypatch.context() as patched:
         patched.setattr(kinds, "POSIX_SHARED", tmp_path / "missing")
-        text = one_kind(Kind("none", kinds.posix))
+        text = one_kind(Sharing("none", kinds.posix))
         assert text == (
             "Not observable here, because the kernel refused it (No such file or directory)."
         )
@@ -246,7 +246,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def passed(cache: Path) -> dict[str, Passed | NotObservable]:
     results = handover.pass_all(cache=cache)
-    return {way.name: result for way, result in zip(handover.WAYS, results, strict=True)}
+    return {way.name: result for way, result in zip(handover.PASSINGS, results, strict=True)}
 
 
 @pytest.mark.parametrize("runtime", ["OpenVINO", "ONNX Runtime"])
@@ -293,9 +293,9 @@ def test_a_copy_is_found_across_the_pieces_that_are_read(
 
 def test_a_missing_runtime_is_a_sentence(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    text = str(handover.pass_tensors(handover.WAYS[0], cache=cache))
+    text = str(handover.pass_tensors(handover.PASSINGS[0], cache=cache))
     assert "pip install openvino" in text
-    assert "pip install openvino" in str(weights.serve(weights.ARMS[0], cache=cache))
+    assert "pip install openvino" in str(weights.serve(weights.SUPPLIES[0], cache=cache))
 
 
 # Weights ------------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def test_mapped_weights_are_charged_once(cache: Path) -> None:
             pytest.skip(str(fleet))
         assert list(map(len, fleet.stages)) == [1, 2]
         (alone,), both = fleet.stages
-        if not fleet.arm.runtime.mmap:
+        if not fleet.supply.runtime.mmap:
             assert [server.weights_vmas for server in (alone, *both)] == [0, 0, 0]
             continue
         assert alone.weights_pss_kib == alone.weights_kib > 0
@@ -321,7 +321,7 @@ def test_several_servers_need_memory_for_several(
 ) -> None:
     monkeypatch.setattr(host, "usable_memory_kib", lambda: 2 * bert.TINY.memory_kib)
     monkeypatch.setattr("hugeprobe.inference.missing", lambda _: None)
-    text = str(weights.serve(weights.ARMS[0], bert.TINY, servers=3, cache=cache))
+    text = str(weights.serve(weights.SUPPLIES[0], bert.TINY, servers=3, cache=cache))
     assert "bert-tiny may need 1536 MiB" in text
 
 
@@ -329,8 +329,10 @@ def server(pss: int, weights_pss: int) -> Server:
     return Server(100, pss, 40, 50, weights_pss, 0, 1)
 
 
-MAPPED = Fleet(weights.ARMS[1], 60, (9, 8), ((server(100, 50),), (server(75, 25), server(75, 25))))
-READ = replace(MAPPED, arm=weights.ARMS[0], stages=((server(90, 0),), (server(90, 0),) * 2))
+MAPPED = Fleet(
+    weights.SUPPLIES[1], 60, (9, 8), ((server(100, 50),), (server(75, 25), server(75, 25)))
+)
+READ = replace(MAPPED, supply=weights.SUPPLIES[0], stages=((server(90, 0),), (server(90, 0),) * 2))
 
 
 def test_a_mapped_file_counts_once_and_whole() -> None:
@@ -356,14 +358,14 @@ def test_what_is_missing_is_a_sentence_in_every_figure() -> None:
 
 def test_what_only_a_part_of_could_be_observed_is_said() -> None:
     output = np.zeros((1, 2), np.float32)
-    hidden = Passed(handover.WAYS[1], 2048, MISSING, MISSING, Served(7, 3, 3), output)
+    hidden = Passed(handover.PASSINGS[1], 2048, MISSING, MISSING, Served(7, 3, 3), output)
     assert "2 KiB" in str(figures.passing_sentence([hidden]))
     assert str(figures.passing_sentence([hidden])).endswith(str(MISSING))
     cells = str(figures.passing_table([hidden])).splitlines()[2].split("|")
     assert [cell.strip() for cell in cells[2:-1]] == ["-", "-", "-", "3 of 3", "7"]
 
 
-def test_the_cost_of_a_further_server_is_said_for_each_arm() -> None:
+def test_the_cost_of_a_further_server_is_said_for_each_supply() -> None:
     text = str(figures.servers_sentence([READ, MAPPED, MISSING]))
     assert "0 MiB (read), 0 MiB (mapped, from the disk)" in text
     assert str(MISSING) in text

@@ -193,7 +193,7 @@ def _moved_words(observed: Sequence[Passed]) -> str:
 def servers_picture(found: Sequence[Fleet | NotObservable]) -> Picture | Sentence:
     """Draw the memory of one server and of all, and how much of it is the mapped weights file."""
     rows = {
-        f"{each.arm.name}, {len(stage)} server{'s' * (len(stage) > 1)}": {
+        f"{each.supply.name}, {len(stage)} server{'s' * (len(stage) > 1)}": {
             "weights file, once": each.file_kib / KIB,
             "the servers' own": (total - each.file_kib) / KIB,
         }
@@ -217,7 +217,7 @@ def servers_table(found: Sequence[Fleet | NotObservable]) -> MarkdownTable | Sen
         last = each.stages[-1][-1]
         rows.append(
             [
-                each.arm.name,
+                each.supply.name,
                 _mib(last.rss_kib),
                 _mib(last.pss_kib),
                 _mib(last.anonymous_kib),
@@ -244,7 +244,7 @@ def servers_sentence(found: Sequence[Fleet | NotObservable]) -> Sentence:
     """Say what a further server costs, by how it gets its weights."""
     observed = [each for each in found if isinstance(each, Fleet)]
     missing = dict.fromkeys(str(each) for each in found if isinstance(each, NotObservable))
-    costs = [f"{each.further_kib / KIB:,.0f} MiB ({each.arm.name})" for each in observed]
+    costs = [f"{each.further_kib / KIB:,.0f} MiB ({each.supply.name})" for each in observed]
     parts = []
     if observed:
         size = format_kib(observed[0].weights_kib)

@@ -46,7 +46,7 @@ _CLOSE: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Passing:
     """A way to pass tensors.
 
     Parameters
@@ -67,12 +67,12 @@ class Way:
     static: bool = False
 
 
-WAYS: Final = (
-    Way("OpenVINO, pipes", OPENVINO, shared=False),
-    Way("OpenVINO, shared memory", OPENVINO, shared=True),
-    Way("OpenVINO, shared memory, static shapes", OPENVINO, shared=True, static=True),
-    Way("ONNX Runtime, pipes", ONNXRUNTIME, shared=False),
-    Way("ONNX Runtime, shared memory", ONNXRUNTIME, shared=True),
+PASSINGS: Final = (
+    Passing("OpenVINO, pipes", OPENVINO, shared=False),
+    Passing("OpenVINO, shared memory", OPENVINO, shared=True),
+    Passing("OpenVINO, shared memory, static shapes", OPENVINO, shared=True, static=True),
+    Passing("ONNX Runtime, pipes", ONNXRUNTIME, shared=False),
+    Passing("ONNX Runtime, shared memory", ONNXRUNTIME, shared=True),
 )
 
 
@@ -110,7 +110,7 @@ class Passed:
         What the client got.
     """
 
-    way: Way
+    way: Passing
     tensor_bytes: int
     moved_bytes: int | NotObservable
     copies: Copies | NotObservable
@@ -197,12 +197,12 @@ def _pipes(output: Field) -> Iterator[_Pipes]:
         os.close(theirs_write)
 
 
-def _route(way: Way, fields: Sequence[Field], output: Field) -> AbstractContextManager[_Route]:
+def _route(way: Passing, fields: Sequence[Field], output: Field) -> AbstractContextManager[_Route]:
     return _shared_memory(fields, output) if way.shared else _pipes(output)
 
 
 def pass_all(
-    ways: Sequence[Way] = WAYS, *, cache: Path | None = None
+    ways: Sequence[Passing] = PASSINGS, *, cache: Path | None = None
 ) -> list[Passed | NotObservable]:
     """Pass tensors in every way, one server after the other.
 
@@ -218,14 +218,14 @@ def pass_all(
 
 
 def pass_tensors(
-    way: Way, workload: bert.Bert = bert.TINY, shape: Shape | None = None, *, cache: Path
+    way: Passing, workload: bert.Bert = bert.TINY, shape: Shape | None = None, *, cache: Path
 ) -> Passed | NotObservable:
     """Start a server, pass it tensors in one ``way`` three times, and count the last.
 
     Parameters
     ----------
     way
-        One of :data:`WAYS`.
+        One of :data:`PASSINGS`.
     workload
         The model.
     shape
@@ -261,7 +261,7 @@ def pass_tensors(
 
 
 def _rounds(
-    way: Way, request: Request, route: _Route, child: Child, inputs: Sequence[Inputs]
+    way: Passing, request: Request, route: _Route, child: Child, inputs: Sequence[Inputs]
 ) -> Passed:
     print(request.encode(), file=child.channel, flush=True)
     *earlier, last = inputs

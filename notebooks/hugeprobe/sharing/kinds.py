@@ -39,7 +39,7 @@ class RefusedError(ProbeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class Sharing:
     """A kind of shared memory, and what is asked of the kernel about it.
 
     Parameters
@@ -198,25 +198,27 @@ _COLD: Final = partial(disk_file, piece=None, cold=True)
 _ADVISED: Final = partial(private_tmpfs, huge="advise")
 
 SHARED: Final = (
-    Kind("anonymous, MAP_SHARED", anonymous),
-    Kind("memfd", memfd),
-    Kind("memfd, advised", memfd, before=Advice.HUGEPAGE),
-    Kind("memfd, collapsed", memfd, after=Advice.COLLAPSE),
-    Kind("memfd, collapsed, off boundary", memfd, after=Advice.COLLAPSE, second_off_boundary=True),
-    Kind("file in /dev/shm", posix),
-    Kind("tmpfs huge=advise", _ADVISED),
-    Kind("tmpfs huge=advise, advised", _ADVISED, before=Advice.HUGEPAGE),
-    Kind("tmpfs huge=within_size", partial(private_tmpfs, huge="within_size")),
-    Kind("tmpfs huge=always", partial(private_tmpfs, huge="always")),
-    Kind("memfd from hugetlbfs", hugetlb),
+    Sharing("anonymous, MAP_SHARED", anonymous),
+    Sharing("memfd", memfd),
+    Sharing("memfd, advised", memfd, before=Advice.HUGEPAGE),
+    Sharing("memfd, collapsed", memfd, after=Advice.COLLAPSE),
+    Sharing(
+        "memfd, collapsed, off boundary", memfd, after=Advice.COLLAPSE, second_off_boundary=True
+    ),
+    Sharing("file in /dev/shm", posix),
+    Sharing("tmpfs huge=advise", _ADVISED),
+    Sharing("tmpfs huge=advise, advised", _ADVISED, before=Advice.HUGEPAGE),
+    Sharing("tmpfs huge=within_size", partial(private_tmpfs, huge="within_size")),
+    Sharing("tmpfs huge=always", partial(private_tmpfs, huge="always")),
+    Sharing("memfd from hugetlbfs", hugetlb),
 )
 """Memory that no disk is behind."""
 
 FILES: Final = (
-    Kind("written in pieces", _PIECES, written=False),
-    Kind("in pieces, collapsed", _PIECES, after=Advice.COLLAPSE, written=False),
-    Kind("written at once", partial(disk_file, piece=None), written=False),
-    Kind("from the disk", _COLD, written=False),
-    Kind("from the disk, advised", _COLD, before=Advice.HUGEPAGE, written=False),
+    Sharing("written in pieces", _PIECES, written=False),
+    Sharing("in pieces, collapsed", _PIECES, after=Advice.COLLAPSE, written=False),
+    Sharing("written at once", partial(disk_file, piece=None), written=False),
+    Sharing("from the disk", _COLD, written=False),
+    Sharing("from the disk, advised", _COLD, before=Advice.HUGEPAGE, written=False),
 )
 """A file on a disk, as weights are, by how it came into memory."""

@@ -1,8 +1,8 @@
 """Two processes that share memory: the faults of each, and what smaps says about each.
 
-The first process maps a :class:`~hugeprobe.sharing.kinds.Kind`, advises and touches it; the second
-is handed the descriptor, maps it and reads it. Both are new, and their memory is looked at from
-outside while both hold it.
+The first process maps memory of one kind (:class:`~hugeprobe.sharing.kinds.Sharing`), advises and
+touches it; the second is handed the descriptor, maps it and reads it. Both are new, and their
+memory is looked at from outside while both hold it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from hugeprobe import children, linux, smaps
 from hugeprobe.areas import too_much
 from hugeprobe.errors import NotObservable, NotPermittedError
-from hugeprobe.sharing.kinds import Kind, RefusedError
+from hugeprobe.sharing.kinds import RefusedError, Sharing
 from hugeprobe.sharing.toucher import Request, Touched
 from hugeprobe.sizes import MIB, PageSizes, page_sizes
 
@@ -73,7 +73,7 @@ class Shared:
         How many of them it put on a PMD boundary; None for memory that has no descriptor.
     """
 
-    kind: Kind
+    kind: Sharing
     alone: View
     first: View
     second: View
@@ -81,12 +81,12 @@ class Shared:
     aligned: int | None
 
 
-def share_all(kinds: Iterable[Kind]) -> dict[str, Shared | NotObservable]:
+def share_all(kinds: Iterable[Sharing]) -> dict[str, Shared | NotObservable]:
     """Share memory of each kind, one after the other, and return what came of it by its name."""
     return {kind.name: share(kind) for kind in kinds}
 
 
-def share(kind: Kind, sizes: PageSizes | None = None) -> Shared | NotObservable:
+def share(kind: Sharing, sizes: PageSizes | None = None) -> Shared | NotObservable:
     """Share memory of one kind between two processes.
 
     Parameters
@@ -117,7 +117,7 @@ def share(kind: Kind, sizes: PageSizes | None = None) -> Shared | NotObservable:
         return NotObservable("this system does not show the memory map of a process to its parent")
 
 
-def _share(kind: Kind, descriptor: int, length: int, sizes: PageSizes) -> Shared | NotObservable:
+def _share(kind: Sharing, descriptor: int, length: int, sizes: PageSizes) -> Shared | NotObservable:
     forks = descriptor < 0
     writer = Request(
         descriptor,

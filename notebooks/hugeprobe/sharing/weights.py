@@ -31,7 +31,7 @@ Beforehand = Literal["as it is", "cold", "brought in huge"]
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class Supply:
     """How servers get their weights.
 
     Parameters
@@ -50,10 +50,10 @@ class Arm:
     beforehand: Beforehand = "as it is"
 
 
-ARMS: Final = (
-    Arm("read", OPENVINO_IR_READ),
-    Arm("mapped, from the disk", OPENVINO_IR, "cold"),
-    Arm("mapped, brought in huge", OPENVINO_IR, "brought in huge"),
+SUPPLIES: Final = (
+    Supply("read", OPENVINO_IR_READ),
+    Supply("mapped, from the disk", OPENVINO_IR, "cold"),
+    Supply("mapped, brought in huge", OPENVINO_IR, "brought in huge"),
 )
 
 
@@ -87,7 +87,7 @@ class Fleet:
 
     Parameters
     ----------
-    arm
+    supply
         How they got their weights.
     weights_kib
         Size of the weights file.
@@ -97,7 +97,7 @@ class Fleet:
         All servers when there was one, when there were two, and so on.
     """
 
-    arm: Arm
+    supply: Supply
     weights_kib: int
     load_faults: tuple[int, ...]
     stages: tuple[tuple[Server, ...], ...]
@@ -105,7 +105,7 @@ class Fleet:
     @property
     def file_kib(self) -> int:
         """What the weights file takes in memory: all of it if it is mapped, else nothing."""
-        return self.weights_kib if self.arm.runtime.mmap else 0
+        return self.weights_kib if self.supply.runtime.mmap else 0
 
     @property
     def total_kib(self) -> tuple[int, ...]:
@@ -127,17 +127,17 @@ class Fleet:
 
 
 def serve_all(
-    arms: Sequence[Arm] = ARMS,
+    supplies: Sequence[Supply] = SUPPLIES,
     workload: Workload = bert.MINI,
     *,
     servers: int = _SERVERS,
     cache: Path | None = None,
 ) -> list[Fleet | NotObservable]:
-    """Start servers under each arm, and end them.
+    """Start servers under each supply, and end them.
 
     Parameters
     ----------
-    arms
+    supplies
         What to try.
     workload
         The model.
@@ -148,38 +148,38 @@ def serve_all(
     """
     with tempfile.TemporaryDirectory(prefix="hugeprobe-") as temporary:
         folder = cache or Path(temporary)
-        return [serve(arm, workload, servers=servers, cache=folder) for arm in arms]
+        return [serve(supply, workload, servers=servers, cache=folder) for supply in supplies]
 
 
 def serve(
-    arm: Arm, workload: Workload = bert.MINI, *, servers: int = _SERVERS, cache: Path
+    supply: Supply, workload: Workload = bert.MINI, *, servers: int = _SERVERS, cache: Path
 ) -> Fleet | NotObservable:
-    """Start servers under one arm, let each infer once, look at all after each, and end them."""
+    """Start servers under one supply, let each infer once, look at all after each, and end them."""
     linux.require_linux()
-    refusal = inference.missing(arm.runtime) or inference.too_little(workload, servers)
+    refusal = inference.missing(supply.runtime) or inference.too_little(workload, servers)
     if refusal:
         return refusal
-    model = inference.model_file(workload, arm.runtime, cache, _TIMEOUT)
+    model = inference.model_file(workload, supply.runtime, cache, _TIMEOUT)
     if isinstance(model, NotObservable):
         return model
     weights = model.with_suffix(".bin").resolve()
-    _prepare(weights, arm.beforehand)
+    _prepare(weights, supply.beforehand)
     request = Request(
         workload.spec,
         str(model),
         workload.shapes[:1],
         seed=0,
         repeats=0,
-        runtime=arm.runtime.name,
+        runtime=supply.runtime.name,
         threads=inference.usable_threads(),
-        mmap=arm.runtime.mmap,
+        mmap=supply.runtime.mmap,
         arena=True,
     )
     try:
         faults, stages = _run(request, weights, servers)
     except (smaps.NoSmapsError, NotPermittedError):
         return NotObservable("this system does not show the memory map of a process to its parent")
-    return Fleet(arm, weights.stat().st_size // 1024, faults, stages)
+    return Fleet(supply, weights.stat().st_size // 1024, faults, stages)
 
 
 def _prepare(weights: Path, beforehand: Beforehand) -> None:
