@@ -104,6 +104,13 @@ def test_the_verdict_fits_the_mode(outputs: dict[str, dict[str, str]]) -> None:
         assert words[FACTS.thp_mode] in verdict
 
 
+def test_glibc_maps_a_page_more_on_the_page(outputs: dict[str, dict[str, str]]) -> None:
+    if FACTS.glibc and FACTS.base_kib == 4:
+        rows = re.findall(r"\| (.+?) +\| (.+?) +\|", outputs["allocators"]["mappings"])
+        maps = dict(rows)
+        assert (maps["2 MiB - 24 B"], maps["2 MiB"]) == ("2 MiB", "2 MiB + 4 KiB")
+
+
 def test_the_recorded_kernels_equal_the_model(outputs: dict[str, dict[str, str]]) -> None:
     equal, all_ = re.findall(r"[\d,]+", outputs["real-kernels"]["agreement"])[:2]
     assert equal == all_
