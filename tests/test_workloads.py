@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hugeprobe import inference
-from hugeprobe.errors import BadRequestError, NotObservable
+from hugeprobe.errors import BadRequestError, NotObservable, ProbeError
 from hugeprobe.loaders import LOADERS
 from hugeprobe.runtimes import Request, RuntimeName, export_ir
 from hugeprobe.workloads import (
@@ -22,6 +22,7 @@ from hugeprobe.workloads import (
     embedding,
     find,
     graphs,
+    huggingface,
     local,
     shards,
     yolov5,
@@ -55,7 +56,9 @@ def load(
     pytest.importorskip(runtime, reason=f"The package {runtime} is not installed.")
     path = workload.model_path(cache)
     assert not isinstance(path, NotObservable)
-    request = Request(workload.spec, str(path), shapes, 0, 0, runtime, 1, mmap=True, arena=True)
+    request = Request(
+        workload.spec(path), str(path), shapes, 0, 0, runtime, 1, mmap=True, arena=True
+    )
     return LOADERS[runtime](request, workload.state)
 
 
@@ -138,10 +141,12 @@ def test_local_files_are_workloads(files: dict[str, Path], form: str, tmp_path: 
     assert work.shapes == ((2, 16), (3, 8), (2, 16))
     assert work.name == files[form].stem
     assert work.model_path(tmp_path) == files[form]
-    published = f"{work.name} {work.description} {work.source} {work.licence} {work.spec}"
+    published = (
+        f"{work.name} {work.description} {work.source} {work.licence} {work.spec(files[form])}"
+    )
     assert str(files[form].parent) not in published
 
-    again = find(work.spec)  # as the measured process does
+    again = find(work.spec(files[form]))  # as the measured process does
     assert again.name == work.name
     inputs = again.inputs((3, 8), seed=5)
     assert inputs.keys() == {"input_ids", "attention_mask"}
@@ -216,6 +221,72 @@ def test_files_that_are_no_models_are_sentences(files: dict[str, Path], tmp_path
         find(str(tmp_path / "absent.onnx"))
     with pytest.raises(BadRequestError, match=r"batch x length. Say which to use.*onnx@8x8"):
         find(str(files["onnx"]))
+
+
+@pytest.fixture
+def transformers_model(tmp_path: Path) -> Path:
+    folder = tmp_path / "some-model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for optimum-intel, which runs as the command that this module holds."""
+    packages = tmp_path / "packages"
+    (packages / "optimum" / "commands").mkdir(parents=True)
+    about = packages / "optimum_intel-9.dist-info" / "METADATA"
+    about.parent.mkdir()
+    about.write_text("Metadata-Version: 2.1\nName: optimum-intel\nVersion: 9\n")
+    monkeypatch.syspath_prepend(packages)
+    monkeypatch.setenv("PYTHONPATH", str(packages))
+    return packages / "optimum" / "commands" / "optimum_cli.py"
+
+
+def test_transformers_models_are_converted_once(
+    files: dict[str, Path], transformers_model: Path, converter: Path, tmp_path: Path
+) -> None:
+    converter.write_text(
+        "import os, shutil, sys\n"
+        "*_, option, model, _, _, _, _, _, _, folder = sys.argv\n"
+        f"assert option == '--model' and model == {str(transformers_model)!r}\n"
+        "assert os.environ['HF_HUB_OFFLINE'] == '1'\n"
+        "for end in ('xml', 'bin'):\n"
+        f"    shutil.copy({str(files['ir'].with_suffix(''))!r} + f'.{{end}}',"
+        " f'{folder}/openvino_model.{end}')\n"
+    )
+    work = find(f"{transformers_model}@2x16,3x8")
+    assert work.name == "some-model"
+    assert work.shapes == ((2, 16), (3, 8))
+    report = inference.run(work, cache=tmp_path / "cache", repeats=0)
+    if isinstance(report, NotObservable):
+        pytest.skip(str(report))
+    assert [phase.step.shape for phase in report.phases[2:]] == [(2, 16), (3, 8)]
+
+    converter.unlink()
+    path = work.model_path(tmp_path / "cache")
+    assert isinstance(path, Path)
+    assert path.is_file()
+    assert str(tmp_path) not in f"{work.name} {work.description} {work.source} {work.spec(path)}"
+
+
+def test_models_that_cannot_be_converted_are_sentences(
+    transformers_model: Path, converter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    converter.write_text("raise SystemExit('ValueError: some-model has no weights')")
+    work = find(f"{transformers_model}@2x16")
+    with pytest.raises(ProbeError, match=r"some-model was to be converted .* has no weights"):
+        work.model_path(tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+    monkeypatch.setattr(huggingface, "_PACKAGE", "no-such-package-of-that-name")
+    missing = find("hf:someone/some-model@2x16").model_path(tmp_path)
+    assert isinstance(missing, NotObservable)
+    assert "which converts some-model, is not installed" in str(missing)
+    for shapes in ("", "@2x16x3"):
+        with pytest.raises(BadRequestError, match=r"say which to use, such as some-model@8x64"):
+            find(f"{transformers_model}{shapes}")
 
 
 def test_sums_are_of_the_rows_asked_for(cache: Path) -> None:
@@ -377,7 +448,6 @@ def test_every_workload_says_what_it_is(name: str) -> None:
     assert len(set(workload.shapes)) < len(workload.shapes), "no shape is returned to"
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32), name=st.sampled_from(sorted(WORKLOADS)))
 def test_inputs_are_drawn_once_per_seed(seed: int, name: str) -> None:
     workload = WORKLOADS[name]
@@ -389,7 +459,6 @@ def test_inputs_are_drawn_once_per_seed(seed: int, name: str) -> None:
         np.testing.assert_array_equal(values, two[key])
 
 
-@settings(deadline=None)
 @given(batch=st.integers(1, 4), length=st.integers(1, 512), seed=st.integers(0, 99))
 def test_every_text_is_read_from_its_start(batch: int, length: int, seed: int) -> None:
     inputs = bert.TINY.inputs((batch, length), seed)

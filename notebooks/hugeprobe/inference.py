@@ -7,7 +7,6 @@ to be compared is data: the :class:`Runtime` says which library loads which form
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -24,6 +23,7 @@ from hugeprobe.arms import ADVISE, DEFAULT, OFF, Arm
 from hugeprobe.coverage import Coverage, Mode, cover, mode_of
 from hugeprobe.errors import NotObservable, NotPermittedError, ProbeError
 from hugeprobe.runtimes import EXPORT_IR, THP_OFF, Request, RuntimeName, Stage, Step
+from hugeprobe.workloads import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -251,7 +251,7 @@ def run(
     if isinstance(model, NotObservable):
         return model
     request = Request(
-        workload=workload.spec,
+        workload=workload.spec(model),
         model=str(model),
         shapes=tuple(shapes or workload.shapes),
         seed=seed,
@@ -347,17 +347,12 @@ def model_file(
 
 def _exported(model: Path, cache: Path, timeout: float) -> Path:
     """Convert to IR in a process of its own, so that this one stays free of the runtime."""
-    file = model.stat()  # another file of this name is another model
-    version = f"{model.resolve()} {file.st_size} {file.st_mtime_ns}"
-    folder = cache / f"{model.stem}-ir-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
+    folder = cache / f"{model.stem}-ir-{files.version(model)}"
     if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as unfinished:
-            done = Path(unfinished) / "ir"
-            arguments = [EXPORT_IR, str(model), str(done / "model.xml")]
+        with files.whole(folder) as part:
+            arguments = [EXPORT_IR, str(model), str(part / "model.xml")]
             with children.started(MEASURED, arguments, {}, timeout):
                 pass
-            done.rename(folder)  # whole or not at all, should this be interrupted
     return folder / "model.xml"
 
 

@@ -165,7 +165,7 @@ def serve(
     weights = model.with_suffix(".bin").resolve()
     _prepare(weights, supply.beforehand)
     request = Request(
-        workload.spec,
+        workload.spec(model),
         str(model),
         workload.shapes[:1],
         seed=0,

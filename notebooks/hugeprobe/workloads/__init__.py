@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from hugeprobe.errors import BadRequestError
-from hugeprobe.workloads import bert, decoder, embedding, local, shards, yolov5
+from hugeprobe.workloads import bert, decoder, embedding, shards, yolov5
 from hugeprobe.workloads.base import Inputs, Model, Outputs, Shape, Workload
 from hugeprobe.workloads.detector import DETECTOR
 
@@ -37,8 +37,9 @@ def find(spec: str) -> Workload:
     Parameters
     ----------
     spec
-        A name; or the path of a model, as :func:`hugeprobe.workloads.local.find` takes it; or
-        :attr:`Workload.spec`.
+        A name; or a model, as :func:`hugeprobe.workloads.local.find` and
+        :func:`hugeprobe.workloads.huggingface.find` take it; or what
+        :meth:`Workload.spec` returned.
 
     Raises
     ------
@@ -47,11 +48,14 @@ def find(spec: str) -> Workload:
     """
     if spec in WORKLOADS:
         return WORKLOADS[spec]
+    # Not at the top: a process that measures a workload of a name imports no more than that.
+    from hugeprobe.workloads import huggingface, local  # noqa: PLC0415
+
     if spec.startswith("{"):
         return local.decode(spec)
-    if work := local.find(spec):
+    if work := local.find(spec) or huggingface.find(spec):
         return work
     raise BadRequestError(
         f"There is no workload named {spec!r}; choose one of {', '.join(WORKLOADS)}, "
-        "or the path of a model that ends in .onnx or .xml."
+        "or give a model: a file that ends in .onnx or .xml, or a folder of Hugging Face."
     )

@@ -44,10 +44,6 @@ class Workload(Protocol):
         """Short name, as the command line and the records spell it."""
 
     @property
-    def spec(self) -> str:
-        """What finds it again in another process: its name or, unpublished, the path of a file."""
-
-    @property
     def description(self) -> str:
         """What it is, in one sentence."""
 
@@ -74,6 +70,15 @@ class Workload(Protocol):
     def model_path(self, cache: Path) -> Path | NotObservable:
         """Return the file to load, building it in the folder ``cache`` where it has to be built."""
 
+    def spec(self, model: Path) -> str:
+        """Return what :func:`hugeprobe.workloads.find` makes it of in the measured process.
+
+        Parameters
+        ----------
+        model
+            The file that is loaded there.
+        """
+
     def inputs(self, shape: Shape, seed: int) -> Inputs:
         """Draw the inputs of one shape; the same shape and seed always give the same arrays.
 
@@ -92,14 +97,13 @@ class Stateless:
     name: str
 
     @property
-    def spec(self) -> str:
-        """What finds it again in another process."""
-        return self.name
-
-    @property
     def state(self) -> Mapping[str, str]:
         """No input comes from the call before."""
         return _STATELESS
+
+    def spec(self, model: Path) -> str:
+        """Return the name, by which it is found in every process."""
+        return self.name
 
     def infer(self, model: Model, inputs: Inputs) -> Outputs:
         """Call the model once."""

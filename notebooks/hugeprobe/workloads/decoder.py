@@ -86,11 +86,6 @@ class Decoder:
     weight_seed: int = 0
 
     @property
-    def spec(self) -> str:
-        """What finds it again in another process."""
-        return self.name
-
-    @property
     def description(self) -> str:
         """What it is, in one sentence."""
         c = self.config
@@ -118,6 +113,10 @@ class Decoder:
         """Return the ONNX file, built on first use."""
         recipe = (self.config, self.weight_seed)
         return built(cache, self.name, recipe, __file__, lambda: build(*recipe))
+
+    def spec(self, model: Path) -> str:
+        """Return the name, by which it is found in every process."""
+        return self.name
 
     def inputs(self, shape: Shape, seed: int) -> Inputs:
         """Draw token numbers.

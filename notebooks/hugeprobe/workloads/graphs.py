@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -12,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hugeprobe.errors import NotObservable
+from hugeprobe.workloads import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -157,9 +156,8 @@ def built(
     pathlib.Path or NotObservable
         The latter where the package onnx is not installed.
     """
-    modules = Path(source).read_bytes() + Path(__file__).read_bytes()
-    digest = hashlib.sha256(repr(recipe).encode() + modules).hexdigest()[:12]
-    folder = cache / f"{name}-{digest}"
+    modules = (Path(source).read_bytes(), Path(__file__).read_bytes())
+    folder = cache / f"{name}-{files.digest(repr(recipe).encode(), *modules)}"
     path = folder / f"{folder.name}.onnx"
     if path.exists():
         return path
@@ -170,10 +168,7 @@ def built(
             f"the package onnx, which builds the graph of {name}, is not installed; "
             "python -m pip install onnx adds it"
         )
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as unfinished:
-        part = Path(unfinished) / folder.name
-        part.mkdir()
+    with files.whole(folder) as part:
         onnx.save_model(
             build(),
             part / path.name,
@@ -181,5 +176,4 @@ def built(
             all_tensors_to_one_file=False,
             size_threshold=_SHARD_FROM,
         )
-        part.rename(folder)  # whole or not at all, should this be interrupted
     return path

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ONNX: Final = ".onnx"
 IR: Final = ".xml"
-_SPEC: Final = re.compile(r"(?P<file>.+?)(?:@(?P<shapes>\d+(?:x\d+)*(?:,\d+(?:x\d+)*)*))?")
+_SPEC: Final = re.compile(r"(?P<model>.+?)(?:@(?P<shapes>\d+(?:x\d+)*(?:,\d+(?:x\d+)*)*))?")
 _OF_IR: Final = {
     "boolean": "bool",
     **{f"f{bits}": f"float{bits}" for bits in (16, 32, 64)},
@@ -83,8 +83,7 @@ class LocalModel(Stateless):
     memory_kib: int = 0
     path: Path | None = None
 
-    @property
-    def spec(self) -> str:
+    def spec(self, model: Path) -> str:
         """Name and inputs as JSON, from which :func:`decode` makes it again."""
         return json.dumps({"name": self.name, "declared": [asdict(each) for each in self.declared]})
 
@@ -137,9 +136,9 @@ class LocalModel(Stateless):
         model.reset()
         return model(inputs)
 
-    def _sizes(self, declared: Declared, shape: Shape, named: dict[Size, int]) -> Shape:
+    def _sizes(self, of: Declared, shape: Shape, named: dict[Size, int]) -> Shape:
         found = []
-        for place, size in enumerate(declared.sizes):
+        for place, size in enumerate(of.sizes):
             if isinstance(size, int):
                 found.append(size)
             elif isinstance(size, str) and size in named:
@@ -148,7 +147,7 @@ class LocalModel(Stateless):
                 found.append(shape[place])
             else:
                 raise BadRequestError(
-                    f"{self.name} has the input {declared}, whose size does not follow from the "
+                    f"{self.name} has the input {of}, whose size does not follow from the "
                     f"shape of {self.declared[0].name}; fix it in the model."
                 )
         return tuple(found)
@@ -168,25 +167,47 @@ def find(spec: str) -> LocalModel | None:
     BadRequestError
         If there is no such file, it is no model, or shapes are missing or do not fit.
     """
-    parts = _SPEC.fullmatch(spec)
-    if parts is None or (path := Path(parts["file"])).suffix not in (ONNX, IR):
+    file, shapes = with_shapes(spec)
+    if (path := Path(file)).suffix not in (ONNX, IR):
         return None
     if not path.is_file():
         raise BadRequestError(f"The model {path.name} was asked for, but there is no such file.")
-    declared = _of_onnx(path) if path.suffix == ONNX else _of_ir(path)
-    if not declared:
-        raise BadRequestError(f"The model {path.name} has no inputs, so nothing can be inferred.")
-    shapes = tuple(
-        tuple(map(int, shape.split("x"))) for shape in (parts["shapes"] or "").split(",") if shape
-    )
+    inputs = declared(path)
     weights = (path, path.with_suffix(".bin"))
     kib = sum(file.stat().st_size for file in weights if file.is_file()) // 1024
     work = LocalModel(
-        path.stem, declared, shapes or _fixed(path, declared), 4 * kib + (1 << 20), path.resolve()
+        path.stem, inputs, shapes or _fixed(path, inputs), 4 * kib + (1 << 20), path.resolve()
     )
     for shape in work.shapes:
         work.inputs(shape, seed=0)
     return work
+
+
+def with_shapes(spec: str) -> tuple[str, tuple[Shape, ...]]:
+    """Split ``model@8x64,8x128`` into the model and the shapes, of which there may be none.
+
+    >>> with_shapes("model.onnx@8x64,1x8")
+    ('model.onnx', ((8, 64), (1, 8)))
+    """
+    parts = _SPEC.fullmatch(spec)
+    if parts is None or parts["shapes"] is None:
+        return spec, ()
+    shapes = (shape.split("x") for shape in parts["shapes"].split(","))
+    return parts["model"], tuple(tuple(map(int, shape)) for shape in shapes)
+
+
+def declared(path: Path) -> tuple[Declared, ...]:
+    """Read the inputs that a model declares.
+
+    Raises
+    ------
+    BadRequestError
+        If it is no model, or a model without inputs.
+    """
+    found = _of_onnx(path) if path.suffix == ONNX else _of_ir(path)
+    if not found:
+        raise BadRequestError(f"The model {path.name} has no inputs, so nothing can be inferred.")
+    return found
 
 
 def decode(spec: str) -> LocalModel:
@@ -201,11 +222,11 @@ def decode(spec: str) -> LocalModel:
     )
 
 
-def _fixed(path: Path, declared: tuple[Declared, ...]) -> tuple[Shape, ...]:
+def _fixed(path: Path, inputs: tuple[Declared, ...]) -> tuple[Shape, ...]:
     """Return the only shape of the first input, where no size changes."""
-    first, *_ = declared
+    first, *_ = inputs
     fixed = tuple(size for size in first.sizes if isinstance(size, int))
-    if any(not isinstance(size, int) for each in declared for size in each.sizes):
+    if any(not isinstance(size, int) for each in inputs for size in each.sizes):
         example = "x".join(str(size if isinstance(size, int) else 8) for size in first.sizes)
         raise BadRequestError(
             f"The sizes of {path.name} change: it has the input {first}. Say which to use, "
@@ -214,11 +235,11 @@ def _fixed(path: Path, declared: tuple[Declared, ...]) -> tuple[Shape, ...]:
     return (fixed,)
 
 
-def _drawn(declared: Declared, sizes: Shape, rng: np.random.Generator) -> NDArray[Any]:
-    kind: np.dtype[Any] = np.dtype(declared.kind)
-    if kind.kind == "b" or "mask" in declared.name:
+def _drawn(of: Declared, sizes: Shape, rng: np.random.Generator) -> NDArray[Any]:
+    kind: np.dtype[Any] = np.dtype(of.kind)
+    if kind.kind == "b" or "mask" in of.name:
         return np.ones(sizes, kind)
-    if "type" in declared.name:
+    if "type" in of.name:
         return np.zeros(sizes, kind)
     if kind.kind in "iu":
         return rng.integers(_SMALL, size=sizes, dtype=kind)
