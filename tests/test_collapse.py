@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hugeprobe import areas, collapse, linux, pagemap, smaps
-from hugeprobe.collapse import LeftOut, Outcome, Plan, Refusal
+from hugeprobe.collapse import CollapsePlan, LeftOut, Outcome, Refusal
 from hugeprobe.errors import (
     BadRequestError,
     NotObservable,
@@ -71,12 +71,12 @@ def page_map(root: Path, words: dict[int, list[int]]) -> Iterator[pagemap.PageMa
         yield pages
 
 
-def planned(root: Path, text: str, words: dict[int, list[int]], **options: Any) -> Plan:
+def planned(root: Path, text: str, words: dict[int, list[int]], **options: Any) -> CollapsePlan:
     with page_map(root, words) as pages:
         return collapse.plan(smaps.parse(text.encode()), pages, sizes=SIZES, **options)
 
 
-def left_out(plan: Plan) -> dict[LeftOut, int]:
+def left_out(plan: CollapsePlan) -> dict[LeftOut, int]:
     return {reason: kib for reason, kib in plan.left_out.items() if kib}
 
 
@@ -91,7 +91,7 @@ def test_a_full_range_and_the_edges_around_it(tmp_path: Path) -> None:
 def test_a_mapping_without_a_whole_range(tmp_path: Path) -> None:
     start = 2 * PMD + 4 * KIB
     plan = planned(tmp_path, mapping(start, start + PMD, PMD_KIB), {start: [OWN] * PAGES})
-    assert plan == Plan((), 0, 0, {**dict.fromkeys(LeftOut, 0), LeftOut.OUTSIDE: PMD_KIB})
+    assert plan == CollapsePlan((), 0, 0, {**dict.fromkeys(LeftOut, 0), LeftOut.OUTSIDE: PMD_KIB})
 
 
 def test_ranges_by_what_they_hold(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_run_that_is_refused_is_given_range_by_range() -> None:
         Refusal(Span(3 * PMD, 4 * PMD), "ENOMEM"),
     ]
     nothing = collapse.State(0, 0, 0)
-    outcome = Outcome(7, Plan((), 0, 0, {}), nothing, refusals=tuple(refusals))
+    outcome = Outcome(7, CollapsePlan((), 0, 0, {}), nothing, refusals=tuple(refusals))
     assert outcome.refused_kib == {"EAGAIN": 2 * PMD_KIB, "ENOMEM": PMD_KIB}
     assert set(outcome.refused_kib) <= set(collapse.MEANINGS)
 

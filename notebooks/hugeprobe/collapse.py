@@ -103,7 +103,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CollapsePlan:
     """What is to be made huge, and what is not.
 
     What is huge already, ``base_kib`` and ``left_out`` add up to the anonymous memory.
@@ -126,10 +126,10 @@ class Plan:
     left_out: ReadOnlyDict[LeftOut, int]
 
     @staticmethod
-    def total(parts: Iterable[Plan]) -> Plan:
+    def total(parts: Iterable[CollapsePlan]) -> CollapsePlan:
         """Return the sum of the plans for the mappings of one process."""
         parts = tuple(parts)
-        return Plan(
+        return CollapsePlan(
             tuple(span for part in parts for span in part.spans),
             sum(part.base_kib for part in parts),
             sum(part.growth_kib for part in parts),
@@ -185,7 +185,7 @@ class Outcome:
     """
 
     pid: int
-    plan: Plan
+    plan: CollapsePlan
     before: State
     after: State | None = None
     tried_kib: int = 0
@@ -222,7 +222,7 @@ def plan(
     min_resident: float = MIN_RESIDENT,
     forbidden: bool = False,
     sizes: PageSizes | None = None,
-) -> Plan:
+) -> CollapsePlan:
     """Return which ranges of a process to make huge.
 
     Parameters
@@ -258,17 +258,17 @@ def plan(
         if not base:
             continue
         if mapping.kind not in {Kind.ANONYMOUS, Kind.HEAP}:
-            parts.append(Plan((), 0, 0, {LeftOut.OTHER: base}))
+            parts.append(CollapsePlan((), 0, 0, {LeftOut.OTHER: base}))
         elif forbidden or not _NEVER_HUGE.isdisjoint(mapping.vm_flags):
-            parts.append(Plan((), 0, 0, {LeftOut.FORBIDDEN: base}))
+            parts.append(CollapsePlan((), 0, 0, {LeftOut.FORBIDDEN: base}))
         else:
             parts.append(_plan_of(mapping, pages, min_resident, sizes))
-    return Plan.total(parts)
+    return CollapsePlan.total(parts)
 
 
 def _plan_of(
     mapping: smaps.Mapping, pages: PageMap | NotObservable, min_resident: float, sizes: PageSizes
-) -> Plan:
+) -> CollapsePlan:
     """Plan a mapping that may have huge pages."""
     whole = _whole_ranges(mapping.start, mapping.end, sizes.pmd)
     if isinstance(pages, NotObservable):
@@ -287,10 +287,10 @@ def _plan_of(
         LeftOut.OUTSIDE: rest.kib,
     }
     if not base:
-        return Plan((), 0, 0, left_out)
+        return CollapsePlan((), 0, 0, left_out)
     length = int(chosen.sum()) * sizes.pmd // KIB
     growth = length - int(counts.own[chosen].sum()) * page_kib
-    return Plan(tuple(_runs(chosen, whole.start, sizes.pmd)), base, growth, left_out)
+    return CollapsePlan(tuple(_runs(chosen, whole.start, sizes.pmd)), base, growth, left_out)
 
 
 @dataclass(slots=True)
@@ -347,7 +347,7 @@ class Prepared:
 
     pid: int
     before: State
-    plan: Plan
+    plan: CollapsePlan
     pages: PageMap | NotObservable
     _pidfd: int
     _root: Path

@@ -489,7 +489,7 @@ def _ratio_axis(axes: Axes, panels: Mapping[str, Mapping[str, Mapping[str, Mark]
     marks = [m for panel in panels.values() for row in panel.values() for m in row.values()]
     low = min([0.8, *(mark.low for mark in marks)]) / 1.05
     high = max([1.25, *(mark.high for mark in marks)]) * 1.05
-    ticks = [tick for tick in (0.1, 0.25, 0.5, 0.7, 1, 1.4, 2, 4, 10) if low <= tick <= high]
+    ticks = [tick for tick in (0.1, 0.25, 0.5, 1, 2, 4, 10) if low <= tick <= high]
     axes.set_xlim(low, high)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
 

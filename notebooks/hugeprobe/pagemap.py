@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from hugeprobe.smaps import Pid
 
+    Flags: TypeAlias = NDArray[np.bool_]
+
 Located: TypeAlias = Callable[[int, int], int]
 """Returns the KiB of resident anonymous memory from one address to another."""
 
@@ -85,7 +87,7 @@ class Anonymous:
 
     start: NDArray[np.int64]
     end: NDArray[np.int64]
-    huge: NDArray[np.bool_]
+    huge: Flags
 
     def only(self, *, huge: bool) -> Anonymous:
         """Return the stretches that PMDs map, or those that they do not map."""
@@ -125,7 +127,7 @@ class PageMap:
         self._descriptor = descriptor
         self._base = base
 
-    def present(self, spans: Iterable[Span]) -> NDArray[np.bool_]:
+    def present(self, spans: Iterable[Span]) -> Flags:
         """Return whether each base page of ``spans`` is in memory, one value a page, in order.
 
         Parameters
@@ -294,9 +296,7 @@ def opened(pid: Pid, root: Path = Path("/")) -> Iterator[PageMap | NotObservable
         os.close(descriptor)
 
 
-def present(
-    pid: Pid, spans: Iterable[Span], root: Path = Path("/")
-) -> NDArray[np.bool_] | NotObservable:
+def present(pid: Pid, spans: Iterable[Span], root: Path = Path("/")) -> Flags | NotObservable:
     """Return whether each base page of ``spans`` is in memory, one value a page, in order.
 
     Parameters and errors are those of :func:`opened` and :meth:`PageMap.present`.

@@ -278,29 +278,44 @@ def backing(record: BenchRecord | NotObservable) -> MarkdownTable | Sentence:
 
 
 def standing(record: BenchRecord | NotObservable) -> MarkdownTable | Sentence:
-    """Return every comparison whose interval excludes 1, without floors and equal arms."""
+    """Return, for each workload and moment, the comparisons whose interval excludes 1.
+
+    Floors and equal arms are left out: the first cannot be had, the second is chance.
+    """
     if isinstance(record, NotObservable):
         return Sentence(str(record))
     left_out = (arms.TOUCHED.name, arms.AGAIN.name)
-    found = [
-        effect
-        for effect in summary.everything(record)
-        if effect.speedup is not None and effect.speedup.differs and effect.arm not in left_out
-    ]
-    found.sort(key=lambda effect: -(effect.speedup.value if effect.speedup else 0))
-    rows = [
-        [
-            f"{effect.cell.workload}, {effect.cell.runtime}",
-            MOMENTS[effect.moment],
-            f"`{effect.arm}`",
-            str(effect.speedup),
-        ]
-        for effect in found
-    ]
+    rows = []
+    for cell in record.cells:
+        for moment, words in MOMENTS.items():
+            found = [
+                (effect.speedup, effect.arm)
+                for effect in summary.effects(record, cell, moment)
+                if effect.speedup is not None
+                and effect.speedup.differs
+                and effect.arm not in left_out
+            ]
+            faster = sorted((each for each in found if each[0].value > 1), key=_value, reverse=True)
+            slower = sorted((each for each in found if each[0].value < 1), key=_value)
+            if found:
+                named = f"{cell.workload}, {cell.runtime}"
+                rows.append([named, words, _extreme(faster), _extreme(slower)])
     if not rows:
         return Sentence("No comparison of the record has an interval that excludes 1.")
-    columns = ["workload", "moment", "arm", "speed-up (95 %)"]
-    return markdown_table(columns, rows, numeric=(3,))
+    return markdown_table(["workload", "moment", "faster than default", "slower"], rows)
+
+
+def _value(each: tuple[Ratio, str]) -> float:
+    return each[0].value
+
+
+def _extreme(found: Sequence[tuple[Ratio, str]]) -> str:
+    """Name the arm that differs most, with its interval, and the others."""
+    if not found:
+        return ""
+    (ratio, arm), *others = found
+    rest = ", ".join(f"`{name}`" for _, name in others)
+    return f"`{arm}` {ratio}" + (f"; also {rest}" if rest else "")
 
 
 def against(
