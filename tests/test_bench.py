@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +31,7 @@ from hugeprobe.errors import BadRequestError, NotObservable, ProbeError
 from hugeprobe.inference import OPENVINO, Memory, Phase, Report
 from hugeprobe.runtimes import Step
 from hugeprobe.workloads import bert
+from hugeprobe.workloads.graphs import Graph
 
 if TYPE_CHECKING:
     from hugeprobe.runtimes import Stage
@@ -174,6 +176,31 @@ def test_record_names_nobody(
     assert "glibc.malloc.hugetlb=1" in text
     for private in (str(tmp_path), str(PACKAGE), "s3cr3t-word"):
         assert private not in text
+
+
+def test_record_names_a_model_of_the_user_by_its_file_only(
+    measured: list[tuple[str, int]], tmp_path: Path
+) -> None:
+    pytest.importorskip("onnx", reason="The package onnx is not installed.")
+    file = tmp_path / "secret-folder" / "some-model.onnx"
+    file.parent.mkdir()
+    graph = Graph()
+    graph.add("Relu", "values", output="found")
+    numbers = (np.float32, ("batch",))
+    model = graph.model("relu", {"values": numbers}, {"found": numbers})
+    file.write_bytes(model.SerializeToString())
+
+    plan = plans.chosen(plans.quick(), [f"{file}@2,3"], ["off"], rounds=1)
+    made = Session(plan, tmp_path, tmp_path / "journal").run(Silent())
+    assert {cell.workload for cell in made.cells} == {"some-model"}
+    assert all(made.of(cell, "off") for cell in made.cells)
+    assert "secret-folder" not in json.dumps(dataclasses.asdict(made))
+    assert "secret-folder" not in (tmp_path / "journal").read_text()
+
+    before = len(measured)
+    other = plans.chosen(plans.quick(), [f"{file}@4,3"], ["off"], rounds=1)
+    Session(other, tmp_path, tmp_path / "journal").run(Silent())
+    assert len(measured) > before, "runs with other shapes were taken for these"
 
 
 def test_missing_record_is_a_sentence(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from hugeprobe.arms import Arm
+    from hugeprobe.workloads import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class Cell:
         Rounds over all shapes in each run, once it is warm.
     repeats
         Inferences after the first at each new shape; see :func:`hugeprobe.inference.run`.
+    model
+        What finds the workload where it is a model of the user; it is not published.
     """
 
     workload: str
@@ -43,6 +46,12 @@ class Cell:
     rounds: int
     steady: int
     repeats: int = 2
+    model: str | None = None
+
+    @property
+    def work(self) -> Workload:
+        """The workload itself."""
+        return workloads.find(self.model or self.workload)
 
     @property
     def name(self) -> str:
@@ -179,10 +188,9 @@ def chosen(
     asked = _arms.find([_arms.DEFAULT.name, *arm]) if arm else None
     cells = []
     for name in dict.fromkeys(workload or (cell.workload for cell in plan.cells)):
-        work = workloads.find(name)
-        of_plan = [cell for cell in plan.cells if cell.workload == work.name]
+        of_plan = [cell for cell in plan.cells if cell.workload == name]
         cells += of_plan or [
-            Cell(name, runtime, _QUICK_ARMS, rounds=5, steady=1)
+            Cell(workloads.find(name).name, runtime, _QUICK_ARMS, rounds=5, steady=1, model=name)
             for runtime in (OPENVINO, ONNXRUNTIME)
         ]
     return Plan(

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
-from hugeprobe import hostmodes, inference, workloads
+from hugeprobe import hostmodes, inference
 from hugeprobe.bench import record
 from hugeprobe.bench.record import ArmFacts, BenchRecord, CellFacts, Run
 from hugeprobe.errors import NotObservable, ProbeError
 from hugeprobe.host import described, host_facts, usable_memory_kib
 from hugeprobe.inference import Report
+from hugeprobe.workloads.files import digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,12 +166,15 @@ class Session:
         return self._record(runs, warm)
 
     def _heading(self) -> dict[str, Any]:
-        return {
+        heading = {
             "schema": record.SCHEMA,
             "seed": self.plan.seed,
             "kernel": host_facts().kernel,
             "versions": _versions(),
         }
+        models = sorted({cell.model for cell in self.plan.cells if cell.model})
+        # Another model, or other shapes, would be run under the same name.
+        return heading | ({"models": digest(*map(str.encode, models))} if models else {})
 
     def _warm_up(self, tasks: list[Task], watcher: Watcher) -> dict[str, Warm]:
         """Run every cell once, which also builds its model and fills the page cache."""
@@ -223,7 +227,7 @@ class Session:
             )
         try:
             return inference.run(
-                workloads.find(cell.workload),
+                cell.work,
                 cell.runtime,
                 arm,
                 cache=self.cache,
@@ -268,7 +272,7 @@ def measure(plan: Plan) -> BenchRecord:
 
 
 def _cell_facts(cell: Cell, warm: dict[str, Warm]) -> CellFacts:
-    work = workloads.find(cell.workload)
+    work = cell.work
     return CellFacts(
         workload=work.name,
         runtime=cell.runtime.label,
