@@ -87,6 +87,9 @@ def aligned_area(length: int, sizes: PageSizes) -> Iterator[Span]:
 
 def touch(span: Span) -> int:
     """Write every byte of ``span``; return the minor faults of this thread that it cost."""
+    # Pages that counting itself writes to may be shared since a fork: have those faults before.
+    resource.getrusage(resource.RUSAGE_THREAD)
+    ctypes.memset(span.start, 1, 0)
     before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
     ctypes.memset(span.start, 1, span.length)
     return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before

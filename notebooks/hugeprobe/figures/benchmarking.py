@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     from hugeprobe.compare import Ratio
     from hugeprobe.firsttouch import FirstTouch
     from hugeprobe.host import HostFacts
+    from hugeprobe.realweights import WeightsRecord
 
+_VARIANTS: Final = {
+    "real": "packaged MiniLM, its weights",
+    "redrawn": "the same graph, weights drawn anew",
+    "built": "the graph of this guide, weights drawn",
+}
 _HEADER: Final = 2 * KIB
 """Bytes beyond the request from which on a block of glibc is a mapping of its own: whole pages."""
 
@@ -160,3 +166,21 @@ def drift_sentence(record: BenchRecord | NotObservable) -> Sentence:
         f"{ordered[len(ordered) // 2]:.2f} times as long as its fastest at the median, and "
         f"{ordered[-1]:.1f} times at the worst."
     )
+
+
+def weights_table(record: WeightsRecord | NotObservable) -> MarkdownTable | Sentence:
+    """Return the counts of a packaged model with its weights, with others, and as built here."""
+    if isinstance(record, NotObservable):
+        return Sentence(str(record))
+    rows = [
+        [
+            each.runtime,
+            _VARIANTS[each.variant],
+            *(f"{record.faults(*key, stage):,.0f}" for stage in record.stages[:2]),
+            f"{record.anonymous_kib(*key) / KIB:,.0f}",
+        ]
+        for each in record.counts
+        if each.arm == "default" and (key := (each.variant, each.runtime, each.arm))
+    ]
+    columns = ["runtime", "model", "faults, loading", "faults, first inferences", "MiB anonymous"]
+    return markdown_table(columns, sorted(rows), numeric=(2, 3, 4))
