@@ -31,6 +31,7 @@ LINT_TOOLS = (
     "scipy-stubs",
     "types-docutils",
     "types-psutil",
+    "types-pyyaml",
     "types-tabulate",
 )
 SPHINX = ("sphinx-build", "-n", "-T", "-d", str(BUILD / "doctrees"))

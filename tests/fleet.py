@@ -19,6 +19,9 @@ import dask
 from distributed import Scheduler, Worker
 from distributed.versions import get_versions
 
+_PATIENT = {"distributed.comm.timeouts.connect": "300s"}
+"""A machine that has other things to do is slow, but not dead."""
+
 _QUIET = {
     "distributed.worker.profile.enabled": False,
     "distributed.worker.http.routes": [],
@@ -56,7 +59,7 @@ async def schedule(folder: Path, pids: list[int]) -> None:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    dask.config.set(_QUIET)
+    dask.config.set(_QUIET | _PATIENT)
     get_versions()  # keeps what it finds, for all workers
     pids = []
     gc.freeze()

@@ -21,11 +21,13 @@ import pytest
 
 from hugeprobe import optional, probe
 from hugeprobe.errors import NotObservable
+from hugeprobe.figures import fleets as figures
 from hugeprobe.host import host_facts
 from hugeprobe.placement import Rule
 from hugeprobe.survey import cluster, differences, table
-from hugeprobe.survey.cluster import NoAnswer, Node, Survey
 from hugeprobe.survey.node import Answer, Count
+from hugeprobe.survey.outcome import NoAnswer, Node, Survey
+from hugeprobe.survey.question import ANSWERS, Question, understood
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -158,7 +160,7 @@ def ended(status: int, out: str = "", error: str = "") -> subprocess.CompletedPr
     ],
 )
 def test_what_goes_wrong_is_a_sentence_without_names(said: object, words: str) -> None:
-    found = cluster._understood(said, cluster._Question(("", ""), b"", 9))
+    found = understood(said, Question(("", ""), b"", 9))
     assert isinstance(found, NoAnswer)
     assert words in found.reason
     assert found.reason.endswith(".")
@@ -187,7 +189,7 @@ def test_a_late_answer_is_kept(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> N
     async def ask() -> list[Answer | NoAnswer]:
         client = SlowFirst(json.dumps(dataclasses.asdict(answer)))
         places = [cluster._Place((name,), name) for name in ("first", "second")]
-        return await cluster._ask_all(client, places, cluster._Question(("", ""), b"", 0.5))
+        return await cluster._ask_all(client, places, Question(("", ""), b"", 0.5))
 
     assert asyncio.run(ask()) == [answer, answer]
 
@@ -195,6 +197,23 @@ def test_a_late_answer_is_kept(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> N
 def test_addresses_are_sorted_as_numbers() -> None:
     hosts = ["10.0.0.10", "node-b", "10.0.0.9", "node-a"]
     assert sorted(hosts, key=cluster._in_order) == ["10.0.0.9", "10.0.0.10", "node-a", "node-b"]
+
+
+# The page -----------------------------------------------------------------------------------------
+
+
+def test_the_page_shows_silent_nodes_too(tree: Tree) -> None:
+    answer = an_answer(tree("linux-6.18-vm"))
+    nodes = (Node(1, answer), Node(2, NoAnswer("It is gone.")), Node(3, with_mode(answer, "never")))
+    survey = Survey(nodes, missing=2)
+    outcome = repr(figures.outcome(survey))
+    assert outcome.startswith(
+        "2 of 3 nodes answered, on 1 running kernel; 2 more were expected, but never joined. "
+        "Node 3: THP mode: never, where 1 of 2 have madvise. "
+    )
+    rows = repr(figures.answers_table(survey)).splitlines()
+    (mode,) = (row for row in rows if "THP mode" in row)
+    assert [cell.strip() for cell in mode.split("|")[2:5]] == ["madvise", "no answer", "never"]
 
 
 # The table ----------------------------------------------------------------------------------------
@@ -209,7 +228,7 @@ def test_the_table_has_a_row_for_each_node(tree: Tree, tmp_path: Path) -> None:
         (1, None, "madvise"),
         (2, "It is gone.", None),
     ]
-    assert cluster.ANSWERS.validate_json(rows[0]["answer"]) == answer
+    assert ANSWERS.validate_json(rows[0]["answer"]) == answer
     assert "name" not in rows[0]
     assert not path.with_name("survey.parquet.new").exists()
 
@@ -380,7 +399,7 @@ def test_every_kind_of_failure_is_named_and_no_answer_is_lost(tmp_path: Path) ->
         )
     assert (done.returncode, done.stderr) == (3, "")
     printed = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
-    assert "4 of 8 nodes answered; some share a kernel: there are 1." in done.stdout
+    assert "4 of 8 nodes answered, on 1 running kernel." in done.stdout
     assert "The connection to it broke while it was asked" in printed["node 2"]
     assert "no answer within 20 s" in printed["node 6"]
     rows = PARQUET.read_table(tmp_path / "survey.parquet").to_pylist()

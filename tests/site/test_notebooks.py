@@ -116,6 +116,11 @@ def test_the_recorded_kernels_equal_the_model(outputs: dict[str, dict[str, str]]
     assert equal == all_
 
 
+def test_both_nodes_of_the_small_fleet_answer(outputs: dict[str, dict[str, str]]) -> None:
+    assert outputs["fleets"]["outcome"].startswith("2 of 2 nodes answered, on 1 running kernel.")
+    assert str(FACTS.kernel) in outputs["fleets"]["answers"]
+
+
 def test_the_box_names_kernel_and_mode(outputs: dict[str, dict[str, str]]) -> None:
     box = outputs["measured-on"]["box"]
     assert str(FACTS.kernel) in box

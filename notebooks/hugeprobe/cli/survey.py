@@ -15,10 +15,7 @@ from hugeprobe.survey import cluster, differences
 from hugeprobe.survey import table as answers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from hugeprobe.survey.cluster import Survey
-    from hugeprobe.survey.differences import Difference, Doubt
+    from hugeprobe.survey.outcome import Survey
 
 INCOMPLETE: Final = 3
 """Exit status of a survey in which a node gave no answer."""
@@ -113,12 +110,7 @@ def _print(found: Survey) -> None:
     typer.echo(found.sentence)
     for node in found.silent:
         typer.echo(f"{node}: {node.answer}")
-    _print_remarks(found, differences.differences(answered))
-    _print_remarks(found, differences.doubts(answered))
-
-
-def _print_remarks(found: Survey, remarks: Iterable[Difference | Doubt]) -> None:
-    known = {node.number: node for node in found.nodes if node.name}
-    for each in remarks:
-        who = ", ".join(str(known[number]) for number in each.nodes) if known else None
-        typer.echo(f"{who or differences.numbers(each.nodes)}: {each.sentence}")
+    named = {node.number: str(node) for node in found.nodes if node.name}
+    for remark in differences.remarks(answered):
+        who = ", ".join(named[number] for number in remark.nodes if named)
+        typer.echo(f"{who or differences.numbers(remark.nodes)}: {remark.sentence}")

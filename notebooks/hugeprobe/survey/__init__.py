@@ -1,6 +1,6 @@
 """What the nodes of a cluster have in common, and which of them differ.
 
-:mod:`~hugeprobe.survey.cluster` asks, :mod:`~hugeprobe.survey.node` answers on each node,
-:mod:`~hugeprobe.survey.facts` says what is compared, :mod:`~hugeprobe.survey.differences` compares,
-and :mod:`~hugeprobe.survey.table` writes the answers down.
+``cluster`` asks the nodes, ``question`` is what travels to them, ``node`` is what answers there,
+``outcome`` is what came of it; ``facts`` says what is compared, ``differences`` compares, and
+``table`` writes the answers down.
 """

@@ -1,33 +1,26 @@
 """Ask every node of a Dask cluster, whatever happens to some of them.
 
 A node is asked outside of Dask's task queue, so a busy cluster answers too, nothing is tried again
-behind our back, and the death of a worker is known at once. The question consists of names of the
-standard library and of an archive of this package, for a Python process of its own: a node needs
-no hugeprobe, one that has another version does not use it, other threads of the worker do not map
-memory while the probe does, and nothing is left behind.
+behind our back, and the death of a worker is known at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
 import re
 import secrets
-import subprocess
 import tempfile
 import time
-import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-
-from pydantic import TypeAdapter, ValidationError
 
 from hugeprobe import optional
 from hugeprobe.errors import BadRequestError
 from hugeprobe.survey.node import Answer
+from hugeprobe.survey.outcome import NoAnswer, Node, Survey
+from hugeprobe.survey.question import Question, packed_modules, understood
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,105 +31,8 @@ EXTRA: Final = "fleet"
 TIMEOUT: Final = 60.0
 """Seconds that a node has for its answer, unless told otherwise."""
 
-ANSWERS: Final = TypeAdapter(Answer)
-"""Reads what nodes send, and refuses what is not an answer."""
-
 _AT_ONCE: Final = 64
 """Nodes that are asked at the same time: each takes two connections of the scheduler."""
-
-_PACKAGE: Final = Path(__file__).parents[1]
-_PARTS: Final = ("*.py", "survey/__init__.py", "survey/node.py")
-
-_START: Final = """
-import os, sys
-archive = os.memfd_create("hugeprobe")
-with open(archive, "wb", closefd=False) as file:
-    file.write(sys.stdin.buffer.read())
-sys.path.insert(0, f"/proc/self/fd/{archive}")
-from hugeprobe.survey.node import main
-main()
-"""
-"""Program that takes the archive in and runs it from memory: nothing is written on the node."""
-
-_RUN: Final = """__import__("subprocess").run(
-    [__import__("sys").executable, "-c", start, *arguments],
-    input=archive, capture_output=True, timeout=seconds, check=False,
-)"""
-"""What a worker evaluates. Text, because compiled functions fit one version of Python only."""
-
-
-@dataclass(frozen=True, slots=True)
-class NoAnswer:
-    """Why a node gave no answer, as a sentence that names no machine."""
-
-    reason: str
-
-    def __str__(self) -> str:
-        return self.reason
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A node of the cluster: all workers at one network address.
-
-    Parameters
-    ----------
-    number
-        From 1, in the order of the addresses.
-    answer
-        What it said, or why it said nothing.
-    name
-        Names and addresses of its workers; None unless they were asked for.
-    """
-
-    number: int
-    answer: Answer | NoAnswer
-    name: str | None = None
-
-    def __str__(self) -> str:
-        return f"node {self.number}" + (f" ({self.name})" if self.name else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """Every node that was in the cluster when the survey began.
-
-    Parameters
-    ----------
-    nodes
-        In the order of their numbers.
-    missing
-        How many nodes were expected, but never joined.
-    """
-
-    nodes: tuple[Node, ...]
-    missing: int = 0
-
-    @property
-    def answers(self) -> dict[int, Answer]:
-        """The answers, by the number of the node."""
-        return {node.number: node.answer for node in self.nodes if isinstance(node.answer, Answer)}
-
-    @property
-    def silent(self) -> tuple[Node, ...]:
-        """The nodes that gave no answer."""
-        return tuple(node for node in self.nodes if isinstance(node.answer, NoAnswer))
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every node that was expected answered."""
-        return not self.silent and not self.missing
-
-    @property
-    def sentence(self) -> str:
-        """The outcome in words."""
-        kernels = len({answer.kernel_key for answer in self.answers.values()})
-        said = f"{len(self.answers):,} of {len(self.nodes):,} nodes answered"
-        if kernels < len(self.answers):
-            said += f"; some share a kernel: there are {kernels:,}"
-        if self.missing:
-            said += f"; {self.missing:,} more were expected, but never joined"
-        return said + "."
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,32 +41,6 @@ class _Place:
 
     workers: tuple[str, ...]
     name: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """What every node is asked.
-
-    Parameters
-    ----------
-    arguments
-        Of :func:`hugeprobe.survey.node.main`.
-    archive
-        The package, as a ZIP file.
-    seconds
-        Until when the answer must be there.
-    """
-
-    arguments: tuple[str, str]
-    archive: bytes
-    seconds: float
-
-    @property
-    def too_late(self) -> NoAnswer:
-        """What is said of a node that took longer."""
-        return NoAnswer(
-            f"It gave no answer within {self.seconds:g} s: it is overloaded, stopped or cut off."
-        )
 
 
 def survey(
@@ -207,7 +77,7 @@ def survey(
         with local_cluster() as here:
             return survey(here, count=count, timeout=timeout, expect=expect, names=names)
     arguments = (secrets.token_hex(16), "count" if count else "look")
-    question = _Question(arguments, _archive(), timeout)
+    question = Question(arguments, packed_modules(), timeout)
     with _connected(scheduler, timeout) as client:
         places = _places(client, expect, timeout)
         answers = client.sync(_ask_all, client, places, question)
@@ -300,7 +170,7 @@ def _in_order(host: str) -> list[tuple[int, str]]:
 
 
 async def _ask_all(
-    client: Any, places: Sequence[_Place], question: _Question
+    client: Any, places: Sequence[_Place], question: Question
 ) -> list[Answer | NoAnswer]:
     """Ask all nodes at once, each for itself, and wait until each has answered or is too late."""
     free = asyncio.Semaphore(_AT_ONCE)
@@ -317,7 +187,7 @@ async def _ask_all(
     return [each.result() if each.done() else question.too_late for each in asked]
 
 
-async def _ask_node(client: Any, place: _Place, question: _Question) -> Answer | NoAnswer:
+async def _ask_node(client: Any, place: _Place, question: Question) -> Answer | NoAnswer:
     """Ask one worker of the node after the other, until one answers."""
     answer: Answer | NoAnswer = question.too_late
     for worker in place.workers:
@@ -327,62 +197,13 @@ async def _ask_node(client: Any, place: _Place, question: _Question) -> Answer |
     return answer
 
 
-async def _ask_worker(client: Any, worker: str, question: _Question) -> Answer | NoAnswer:
-    variables = {
-        "start": _START,
-        "arguments": question.arguments,
-        "archive": question.archive,
-        "seconds": question.seconds,
-    }
+async def _ask_worker(client: Any, worker: str, question: Question) -> Answer | NoAnswer:
+    expression, names = question.call
     try:
         # In a thread of the worker, which meanwhile goes on to speak with the scheduler.
         said = await client.run(
-            asyncio.to_thread, eval, _RUN, variables, workers=[worker], on_error="return"
+            asyncio.to_thread, eval, expression, names, workers=[worker], on_error="return"
         )
     except OSError as error:
         said = {worker: error}
-    return _understood(said[worker], question)
-
-
-def _understood(said: object, question: _Question) -> Answer | NoAnswer:
-    """Return the answer in what a worker sent back, be it an exception.
-
-    Texts of exceptions name machines and paths, so only their kinds are passed on.
-    """
-    if isinstance(said, subprocess.TimeoutExpired):
-        return question.too_late
-    if isinstance(said, subprocess.CompletedProcess) and said.returncode:
-        return NoAnswer(_end_of(said))
-    if isinstance(said, subprocess.CompletedProcess):
-        try:
-            return ANSWERS.validate_json(said.stdout)
-        except ValidationError as error:
-            where = ".".join(map(str, error.errors()[0]["loc"]))
-            return NoAnswer(f"Its answer has another form than asked for (at '{where}').")
-    if isinstance(said, OSError) and said.errno is None:  # Dask's own, not a system call's
-        return NoAnswer(
-            f"The connection to it broke while it was asked ({type(said).__name__}): "
-            "its worker or the node itself is gone."
-        )
-    return NoAnswer(f"Its worker could not start Python for the question ({type(said).__name__}).")
-
-
-def _end_of(process: subprocess.CompletedProcess[bytes]) -> str:
-    """Say why the process on the node failed."""
-    if process.returncode < 0:
-        return f"The probe was killed there by signal {-process.returncode}."
-    last = process.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-    if last.startswith("hugeprobe: "):
-        return last.removeprefix("hugeprobe: ")
-    kind = re.match(r"[\w.]+", last)
-    return f"The probe broke there ({kind[0] if kind else f'status {process.returncode}'})."
-
-
-def _archive() -> bytes:
-    """Return the modules that a node needs, as a ZIP file."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for part in _PARTS:
-            for file in sorted(_PACKAGE.glob(part)):
-                archive.write(file, file.relative_to(_PACKAGE.parent))
-    return buffer.getvalue()
+    return understood(said[worker], question)

@@ -88,6 +88,11 @@ class Doubt:
     nodes: tuple[int, ...]
 
 
+def remarks(answers: Mapping[int, Answer]) -> list[Difference | Doubt]:
+    """Return all that there is to say, what differs first."""
+    return [*differences(answers), *doubts(answers)]
+
+
 def commons(answers: Mapping[int, Answer]) -> list[Common]:
     """Return what most nodes have, fact by fact; without those that no node has."""
     found = []

@@ -1,6 +1,6 @@
 """What one node answers. This runs there, in a Python of its own, and prints JSON.
 
-The node need not have this package: :mod:`~hugeprobe.survey.cluster` sends it along. Of other
+The node need not have this package: :mod:`~hugeprobe.survey.question` brings it along. Of other
 packages only NumPy is used, and only to count.
 """
 
@@ -25,7 +25,7 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What one of :data:`hugeprobe.arrival.WAYS` gave.
+    """What one of the ways of :mod:`hugeprobe.arrival` gave.
 
     Parameters
     ----------

@@ -8,13 +8,14 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from hugeprobe import __version__, optional
-from hugeprobe.survey.cluster import EXTRA, NoAnswer
+from hugeprobe.survey.cluster import EXTRA
 from hugeprobe.survey.facts import FACTS
+from hugeprobe.survey.outcome import NoAnswer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hugeprobe.survey.cluster import Node, Survey
+    from hugeprobe.survey.outcome import Node, Survey
 
 _TYPES: Final = {str: "string", int: "int64", bool: "bool"}
 
