@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hugeprobe import fixing
+from hugeprobe import fixing, inference
 from hugeprobe.errors import NotObservable
 from hugeprobe.workloads import bert
 
@@ -41,5 +41,5 @@ def test_a_collapse_wins_what_it_says(story: Story) -> None:
 
 def test_a_missing_model_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = NotObservable("the package openvino is not installed")
-    monkeypatch.setattr(fixing.inference, "missing", lambda _: missing)
+    monkeypatch.setattr(inference, "missing", lambda _: missing)
     assert fixing.tell(bert.TINY) == missing
