@@ -346,6 +346,8 @@ def _panel(axes: Axes, panel: Panel) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: format_kib(x)))
     if panel.log_y:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        axes.yaxis.set_minor_formatter("")
     else:
         axes.set_ylim(0, 1.05 if panel.percent else None)
     if panel.percent:
