@@ -127,7 +127,7 @@ def faults_table(found: Found) -> MarkdownTable | Sentence:
         ]
         most = max(each.resident.anon_kib / each.asked_kib for each in cells.values())
         rows.append([name, *faults, f"{most:.0%}"])
-    columns = ["", *(size_name(size).replace(" MiB", "", 1) for size in sizes), "held"]
+    columns = ["allocator", *(size_name(size).replace(" MiB", "", 1) for size in sizes), "held"]
     return markdown_table(columns, rows, numeric=range(1, len(columns)))
 
 

@@ -73,7 +73,7 @@ def collapse_table(story: Story | NotObservable) -> MarkdownTable | Sentence:
         ]
         for name, state in (("before", outcome.before), ("after", outcome.after))
     ]
-    columns = ["", "MiB anonymous", "MiB huge", "coverage", "MiB resident"]
+    columns = ["moment", "MiB anonymous", "MiB huge", "coverage", "MiB resident"]
     return markdown_table(columns, rows, numeric=(1, 2, 3, 4))
 
 
