@@ -223,9 +223,15 @@ def read(path: Path) -> BenchRecord | NotObservable:
     return records.read(path, BenchRecord)
 
 
-def newest(folder: Path = RECORDS) -> BenchRecord | NotObservable:
-    """Return the newest benchmark that is recorded, by the date in its name."""
-    paths = sorted(folder.glob("bench-*.json"))
+def newest(folder: Path | None = None) -> BenchRecord | NotObservable:
+    """Return the newest benchmark that is recorded, by the date in its name.
+
+    Parameters
+    ----------
+    folder
+        Where to look; by default among the records of this package.
+    """
+    paths = sorted((folder or RECORDS).glob("bench-*.json"))
     if not paths:
         return NotObservable(f"no benchmark has been recorded yet; `{COMMAND}` makes one")
     return read(paths[-1])
