@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, NamedTuple
 
+from hugeprobe.enums import Words
 
-class Kind(str, Enum):
+
+class Kind(Words):
     """What a mapping is for, as far as its name and its permissions tell."""
 
     HEAP = "heap"
@@ -22,9 +23,6 @@ class Kind(str, Enum):
     """Shared anonymous memory, memfd, System V and POSIX (``/dev/shm``) shared memory."""
     SPECIAL = "special"
     """Mapped by the kernel for itself: vdso, vvar, vsyscall, uprobes."""
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class Mapping(NamedTuple):
