@@ -11,9 +11,10 @@ import hashlib
 import io
 import itertools
 import re
+import textwrap
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -631,3 +632,159 @@ def _cell_look(colour: str | None) -> dict[str, Any]:
     if colour is None:
         return {"fill": False, "edgecolor": GAP}
     return {"facecolor": colour, "edgecolor": "none"}
+
+
+@dataclass(frozen=True, slots=True)
+class FlowStep:
+    """One question of a flow chart, with the answer by which it is left to the side.
+
+    Parameters
+    ----------
+    question, check
+        The question, and below it what tells the answer.
+    leaves, stays
+        The answers: the one that leads to the side, and the one that leads on.
+    end, detail
+        What stands at the side, and a few words below it.
+    colour
+        Of what stands at the side.
+    taken
+        Which of its two answers a way that is marked takes: ``leaves``, ``stays``, or nothing.
+    """
+
+    question: str
+    check: str
+    leaves: str
+    stays: str
+    end: str
+    detail: str
+    colour: str
+    taken: Literal["leaves", "stays", ""] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowEnd:
+    """What a flow chart leads to where no question has led to the side.
+
+    Parameters
+    ----------
+    name, detail
+        What it is, and a few words below it.
+    colour
+        One of this module's colours.
+    taken
+        Whether a way that is marked ends here.
+    """
+
+    name: str
+    detail: str
+    colour: str
+    taken: bool = False
+
+
+_POINTS: Final = 72.0  # to an inch; the chart is laid out in points
+_FLOW_TYPE: Final = 10.5
+_LINE: Final = 15.0
+_PADDING: Final = 12.0
+_ROOM: Final = 9.0
+_BORDER: Final = 2.0
+_SPINE: Final = 24.0
+_ASIDE: Final = 96.0
+_COLUMNS: Final = 50
+"""Letters to a line of bold type in Matplotlib's font; those of browsers are narrower."""
+_END_HEIGHT: Final = _PADDING + 2 * _LINE
+_THIN: Final = 0.8
+_THICK: Final = 2.4
+
+
+def flow(steps: Sequence[FlowStep], end: FlowEnd, title: str) -> Picture:
+    """Draw questions one below the other, which is what a telephone has room for.
+
+    Parameters
+    ----------
+    steps
+        The questions.
+    end
+        What all other answers lead to.
+    title
+        What the chart decides.
+    """
+    heights = [_PADDING + _LINE * (len(_wrapped(step.question)) + 1) for step in steps]
+    between = _END_HEIGHT + 2 * _ROOM
+    total = sum(heights) + len(steps) * between + _END_HEIGHT + 2 * _BORDER
+    style: dict[Any, Any] = {"font.size": _FLOW_TYPE, "figure.constrained_layout.use": False}
+    with rc_context({**_STYLE, **style}):
+        figure = Figure(figsize=(_WIDTH, total / _POINTS))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set(xlim=(0, _WIDTH * _POINTS), ylim=(-total, 0))
+        axes.set_axis_off()
+        y = -_BORDER
+        for step, height in zip(steps, heights, strict=True):
+            lines = _wrapped(step.question)
+            _flow_box(axes, (_BORDER, y), height, INK, _THICK if step.taken else _THIN)
+            _flow_lines(axes, (_BORDER, y), lines, weight="bold")
+            _flow_lines(axes, (_BORDER, y - _LINE * len(lines)), [step.check], color=ACCENT)
+            _flow_answers(axes, step, y - height)
+            y -= height + between
+        _flow_end(axes, (_BORDER, y), end)
+        return _finish(figure, title, _flow_as_text(steps, end))
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _COLUMNS)
+
+
+def _flow_box(
+    axes: Axes, corner: tuple[float, float], height: float, colour: str, line: float
+) -> None:
+    """Draw a box from its upper left corner to the right edge."""
+    x, y = corner
+    width = _WIDTH * _POINTS - x - _BORDER
+    box = Rectangle((x, y - height), width, height, fill=False, edgecolor=colour, linewidth=line)
+    axes.add_patch(box)
+
+
+def _flow_lines(axes: Axes, corner: tuple[float, float], lines: Sequence[str], **look: Any) -> None:
+    x, y = corner
+    for number, line in enumerate(lines):
+        middle = y - _PADDING / 2 - (number + 0.5) * _LINE
+        axes.text(x + 10, middle, line, va="center", **look)
+
+
+def _flow_answers(axes: Axes, step: FlowStep, y: float) -> None:
+    """Draw, from ``y`` down, the line to the side, what stands there, and the line that leads on.
+
+    The line that a marked way takes is drawn last, over the other.
+    """
+    middle, bottom = y - _ROOM - _END_HEIGHT / 2, y - _END_HEIGHT - 2 * _ROOM
+    ways = {
+        "leaves": (step.leaves, middle, ([_SPINE, _SPINE, _ASIDE], [y, middle, middle])),
+        "stays": (step.stays, bottom, ([_SPINE, _SPINE], [y, bottom])),
+    }
+    for name in sorted(ways, key=lambda name: name == step.taken):
+        answer, low, points = ways[name]
+        taken = name == step.taken
+        axes.plot(*points, color=INK if taken else GAP, linewidth=_THICK if taken else _THIN)
+        words, weight = (f"{answer} (here)", "bold") if taken else (answer, "normal")
+        axes.text(_SPINE + 6, low + 3, words, va="bottom", weight=weight)
+    end = FlowEnd(step.end, step.detail, step.colour, step.taken == "leaves")
+    _flow_end(axes, (_ASIDE, y - _ROOM), end)
+
+
+def _flow_end(axes: Axes, corner: tuple[float, float], end: FlowEnd) -> None:
+    (x, y), width = corner, _WIDTH * _POINTS - corner[0] - _BORDER
+    area = Rectangle((x, y - _END_HEIGHT), width, _END_HEIGHT, fc=end.colour, lw=0, alpha=0.16)
+    axes.add_patch(area)
+    _flow_box(axes, corner, _END_HEIGHT, end.colour, _THICK if end.taken else _THIN)
+    _flow_lines(axes, corner, [end.name], weight="bold")
+    _flow_lines(axes, (x, y - _LINE), [end.detail])
+
+
+def _flow_as_text(steps: Sequence[FlowStep], end: FlowEnd) -> str:
+    lines = [
+        f"{number}. {step.question} [{step.check}] {step.leaves}: {step.end}, {step.detail}"
+        + (" <- here" if step.taken == "leaves" else "")
+        for number, step in enumerate(steps, 1)
+    ]
+    last = f"Else: {end.name}, {end.detail}" + (" <- here" if end.taken else "")
+    return "\n".join([*lines, last])
