@@ -683,16 +683,16 @@ class FlowEnd:
 
 
 _POINTS: Final = 72.0  # to an inch; the chart is laid out in points
-_FLOW_TYPE: Final = 10.5
-_LINE: Final = 15.0
+_FLOW_TYPE: Final = 11.5
+_LINE: Final = 16.0
 _PADDING: Final = 12.0
 _ROOM: Final = 9.0
 _BORDER: Final = 2.0
 _SPINE: Final = 24.0
-_ASIDE: Final = 96.0
-_COLUMNS: Final = 50
+_ASIDE: Final = 104.0
+_COLUMNS: Final = 46
 """Letters to a line of bold type in Matplotlib's font; those of browsers are narrower."""
-_END_HEIGHT: Final = _PADDING + 2 * _LINE
+_COLUMNS_ASIDE: Final = 36
 _THIN: Final = 0.8
 _THICK: Final = 2.4
 
@@ -710,8 +710,8 @@ def flow(steps: Sequence[FlowStep], end: FlowEnd, title: str) -> Picture:
         What the chart decides.
     """
     heights = [_PADDING + _LINE * (len(_wrapped(step.question)) + 1) for step in steps]
-    between = _END_HEIGHT + 2 * _ROOM
-    total = sum(heights) + len(steps) * between + _END_HEIGHT + 2 * _BORDER
+    between = [_end_height(step.detail) + 2 * _ROOM for step in steps]
+    total = sum(heights) + sum(between) + _end_height(end.detail) + 2 * _BORDER
     style: dict[Any, Any] = {"font.size": _FLOW_TYPE, "figure.constrained_layout.use": False}
     with rc_context({**_STYLE, **style}):
         figure = Figure(figsize=(_WIDTH, total / _POINTS))
@@ -719,19 +719,23 @@ def flow(steps: Sequence[FlowStep], end: FlowEnd, title: str) -> Picture:
         axes.set(xlim=(0, _WIDTH * _POINTS), ylim=(-total, 0))
         axes.set_axis_off()
         y = -_BORDER
-        for step, height in zip(steps, heights, strict=True):
+        for step, height, room in zip(steps, heights, between, strict=True):
             lines = _wrapped(step.question)
             _flow_box(axes, (_BORDER, y), height, INK, _THICK if step.taken else _THIN)
             _flow_lines(axes, (_BORDER, y), lines, weight="bold")
             _flow_lines(axes, (_BORDER, y - _LINE * len(lines)), [step.check], color=ACCENT)
             _flow_answers(axes, step, y - height)
-            y -= height + between
+            y -= height + room
         _flow_end(axes, (_BORDER, y), end)
         return _finish(figure, title, _flow_as_text(steps, end))
 
 
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, _COLUMNS)
+def _wrapped(text: str, columns: int = _COLUMNS) -> list[str]:
+    return textwrap.wrap(text, columns, break_on_hyphens=False)
+
+
+def _end_height(detail: str) -> float:
+    return _PADDING + _LINE * (1 + len(_wrapped(detail, _COLUMNS_ASIDE)))
 
 
 def _flow_box(
@@ -756,7 +760,8 @@ def _flow_answers(axes: Axes, step: FlowStep, y: float) -> None:
 
     The line that a marked way takes is drawn last, over the other.
     """
-    middle, bottom = y - _ROOM - _END_HEIGHT / 2, y - _END_HEIGHT - 2 * _ROOM
+    height = _end_height(step.detail)
+    middle, bottom = y - _ROOM - height / 2, y - height - 2 * _ROOM
     ways = {
         "leaves": (step.leaves, middle, ([_SPINE, _SPINE, _ASIDE], [y, middle, middle])),
         "stays": (step.stays, bottom, ([_SPINE, _SPINE], [y, bottom])),
@@ -772,12 +777,12 @@ def _flow_answers(axes: Axes, step: FlowStep, y: float) -> None:
 
 
 def _flow_end(axes: Axes, corner: tuple[float, float], end: FlowEnd) -> None:
-    (x, y), width = corner, _WIDTH * _POINTS - corner[0] - _BORDER
-    area = Rectangle((x, y - _END_HEIGHT), width, _END_HEIGHT, fc=end.colour, lw=0, alpha=0.16)
-    axes.add_patch(area)
-    _flow_box(axes, corner, _END_HEIGHT, end.colour, _THICK if end.taken else _THIN)
+    (x, y), height = corner, _end_height(end.detail)
+    width = _WIDTH * _POINTS - x - _BORDER
+    axes.add_patch(Rectangle((x, y - height), width, height, fc=end.colour, lw=0, alpha=0.16))
+    _flow_box(axes, corner, height, end.colour, _THICK if end.taken else _THIN)
     _flow_lines(axes, corner, [end.name], weight="bold")
-    _flow_lines(axes, (x, y - _LINE), [end.detail])
+    _flow_lines(axes, (x, y - _LINE), _wrapped(end.detail, _COLUMNS_ASIDE))
 
 
 def _flow_as_text(steps: Sequence[FlowStep], end: FlowEnd) -> str:

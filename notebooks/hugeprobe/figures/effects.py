@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hugeprobe.arms import Arm
     from hugeprobe.bench.record import BenchRecord
     from hugeprobe.bench.summary import Effect, Moment
+    from hugeprobe.compare import Ratio
     from hugeprobe.filling import Filling
     from hugeprobe.inference import Report
     from hugeprobe.kernels.inference import Footprint
@@ -50,8 +51,24 @@ class Evidence:
     kernels: KernelsRecord | NotObservable
 
 
-def effect(key: str, evidence: Evidence) -> str:
-    """Return the effect of the action called ``key``, as sentences."""
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An effect, in words.
+
+    Parameters
+    ----------
+    counts
+        Faults, coverage and memory.
+    times
+        For how many workloads it is faster or slower.
+    """
+
+    counts: str
+    times: str = "not timed"
+
+
+def effect(key: str, evidence: Evidence) -> Told:
+    """Return the effect of the action called ``key``."""
     return _EFFECTS[key](evidence)
 
 
@@ -116,8 +133,8 @@ def _recorded(evidence: Evidence, arm: Arm, *moments: Moment) -> str:
     record = evidence.bench
     if isinstance(record, NotObservable):
         return str(record)
-    words = [f"{MOMENTS[moment]} {counts(tally(record, arm, moment))}" for moment in moments]
-    return f"Times, recorded, by workload: {'; '.join(words)}."
+    words = [f"{MOMENTS[moment]}: {counts(tally(record, arm, moment))}" for moment in moments]
+    return f"Recorded. {'; '.join(words).capitalize()}."
 
 
 # Measured here ------------------------------------------------------------------------------------
@@ -141,7 +158,7 @@ def _served(evidence: Evidence, arm: Arm) -> str:
     )
 
 
-_STAGES: Final = ("load", "first")
+_STAGES: Final[tuple[Moment, ...]] = ("load", "first")
 
 
 def _arrow(before: float, after: float) -> str:
@@ -156,49 +173,55 @@ def _resident_mib(report: Report) -> float:
     return report.phases[-1].memory.resident_kib / KIB
 
 
-def _nothing(evidence: Evidence) -> str:
+def _nothing(evidence: Evidence) -> Told:
     """Say that what computes gains nothing once warm, and that what reads memory does."""
     record = evidence.bench
     if isinstance(record, NotObservable):
-        return str(record)
+        return Told(str(record))
     others = [cell.workload for cell in record.cells if cell.workload not in COMPUTE]
-    computing, reading = (
-        counts(tally(record, arms.KEEP, "steady", among)) for among in (COMPUTE, others)
+    computing, reading = (tally(record, arms.KEEP, "steady", among) for among in (COMPUTE, others))
+    return Told(
+        f"Recorded: {_most_faults(record):,.0f} faults an inference at the most.",
+        f"Recorded, `keep`. Encoders and convolutions: {counts(computing)}; tables, and weights "
+        f"read once: {counts(reading)}.",
     )
-    return (
-        f"Times under `keep`, recorded, once warm, by workload: encoders and convolutions "
-        f"{computing}; tables, and weights read once, {reading}."
+
+
+def _most_faults(record: BenchRecord) -> float:
+    """Return the most faults that a warm inference takes under the default arm."""
+    return max(
+        each.faults.median
+        for cell in record.cells
+        for each in summary.effects(record, cell, "steady")
+        if each.arm == cell.arms[0]
     )
 
 
-def _keep(evidence: Evidence) -> str:
-    return f"{_served(evidence, arms.KEEP)} {_recorded(evidence, arms.KEEP, 'load', 'first')}"
+def _started(arm: Arm) -> Callable[[Evidence], Told]:
+    """Return the effect of starting the server under ``arm``."""
+
+    def found(evidence: Evidence) -> Told:
+        return Told(_served(evidence, arm), _recorded(evidence, arm, *_STAGES))
+
+    return found
 
 
-def _advise(evidence: Evidence) -> str:
-    return f"{_served(evidence, arms.ADVISE)} {_recorded(evidence, arms.ADVISE, 'load', 'first')}"
-
-
-def _collapse(evidence: Evidence) -> str:
+def _collapse(evidence: Evidence) -> Told:
+    times = _recorded(evidence, arms.COLLAPSE, "steady")
     report = evidence.here.served[arms.COLLAPSE.name]
     if isinstance(report, NotObservable):
-        return str(report)
+        return Told(str(report), times)
     at = next(n for n, phase in enumerate(report.phases) if phase.step.stage == "collapse")
     before, after = (report.phases[n].memory.coverage.share for n in (at - 1, at))
-    return (
-        f"Here: huge {before:.0%} → {after:.0%}, at once. "
-        f"{_recorded(evidence, arms.COLLAPSE, 'steady')}"
-    )
+    return Told(f"Here: huge {before:.0%} → {after:.0%}, at once.", times)
 
 
-def _largest(evidence: Evidence) -> str:
+def _largest(evidence: Evidence) -> Told:
     growing, falling = evidence.here.served[arms.DEFAULT.name], evidence.here.largest_first
     if isinstance(growing, NotObservable) or isinstance(falling, NotObservable):
-        return str(falling if isinstance(falling, NotObservable) else growing)
-    return (
-        "Here: faults of first inferences, once one shape has been served, "
-        f"{_arrow(_later(growing), _later(falling))}."
-    )
+        return Told(str(falling if isinstance(falling, NotObservable) else growing))
+    faults = _arrow(_later(growing), _later(falling))
+    return Told(f"Here: faults of first inferences, once one shape has been served, {faults}.")
 
 
 def _later(report: Report) -> int:
@@ -206,8 +229,8 @@ def _later(report: Report) -> int:
     return sum(phase.step.minor_faults for phase in report.at("first")[1:])
 
 
-def _own(evidence: Evidence) -> str:
-    return " ".join(map(_blocks, evidence.here.blocks))
+def _own(evidence: Evidence) -> Told:
+    return Told(" ".join(map(_blocks, evidence.here.blocks)))
 
 
 def _blocks(blocks: Blocks) -> str:
@@ -221,85 +244,92 @@ def _blocks(blocks: Blocks) -> str:
     )
 
 
-def _pool(evidence: Evidence) -> str:
+def _pool(evidence: Evidence) -> Told:
     new, pool = evidence.here.new, evidence.here.pool
     if isinstance(new, NotObservable) or isinstance(pool, NotObservable):
-        return str(new if isinstance(new, NotObservable) else pool)
-    shapes = len(new)
-    return f"Here: faults of {shapes} results in turn {_arrow(_faults(new), _faults(pool))}."
+        return Told(str(new if isinstance(new, NotObservable) else pool))
+    faults = _arrow(_faults(new), _faults(pool))
+    return Told(f"Here: faults of {len(new)} results in turn {faults}.")
 
 
 def _faults(fillings: Sequence[Filling]) -> int:
     return sum(filling.minor_faults for filling in fillings)
 
 
-# Recorded -----------------------------------------------------------------------------------------
-
-
-def _arena(evidence: Evidence) -> str:
-    return _against(
-        evidence, ("ppocr-detector", "ONNX Runtime", "steady"), arms.NO_ARENA, arms.NO_ARENA_KEEP
-    )
-
-
-def _mmap(evidence: Evidence) -> str:
-    return _against(evidence, ("shards-1gib", "OpenVINO", "load"), arms.IR_READ, arms.IR_MAPPED)
-
-
-def _against(evidence: Evidence, where: tuple[str, str, Moment], first: Arm, second: Arm) -> str:
-    """Compare two arms of one workload: faults, and times only where a difference was shown."""
-    record = evidence.bench
-    if isinstance(record, NotObservable):
-        return str(record)
-    workload, runtime, moment = where
-    cell = find_cell(record, workload, runtime)
-    if isinstance(cell, NotObservable):
-        return str(cell)
-    found = {each.arm: each for each in summary.effects(record, cell, moment)}
-    if first.name not in found or second.name not in found:
-        return str(NotObservable(f"{workload} did not run on {runtime} under both arms"))
-    gain = summary.between(record, cell, moment, first.name, second.name)
-    time = "no difference of times shown"
-    if gain is not None and gain.differs:
-        time = f"{gain} times as fast"
-    elif gain is not None:
-        time = f"{time} ({gain.low:.2f} to {gain.high:.2f})"
-    faults = _arrow(*(found[arm.name].faults.median for arm in (first, second)))
-    return (
-        f"Recorded, `{workload}` on {runtime}, {MOMENTS[moment]}, `{first.name}` → "
-        f"`{second.name}`: faults {faults}; {time}."
-    )
-
-
-def _cut(evidence: Evidence) -> str:
+def _cut(evidence: Evidence) -> Told:
     bound, refused = evidence.here.bound, evidence.here.refused
     if isinstance(bound, NotObservable) or isinstance(refused, NotObservable):
-        here = str(bound if isinstance(bound, NotObservable) else refused)
-    else:
-        here = (
-            f"Here, `keep` → `whole`: {_arrow(bound.anon_vmas, refused.anon_vmas)} anonymous VMAs, "
-            f"huge {_huge(bound):.0%} → {_huge(refused):.0%}."
-        )
-    return f"{here} Of `THROUGHPUT`: {_recorded(evidence, arms.THROUGHPUT, 'first', 'steady')}"
+        return Told(str(bound if isinstance(bound, NotObservable) else refused))
+    vmas = _arrow(bound.anon_vmas, refused.anon_vmas)
+    huge = f"{_huge(bound):.0%} → {_huge(refused):.0%}"
+    return Told(f"Here, `keep` → `whole`: anonymous VMAs {vmas}, huge {huge}.")
 
 
 def _huge(footprint: Footprint) -> float:
     return footprint.huge_kib / (footprint.anon_kib or 1)
 
 
-def _mode(arm: Arm) -> Callable[[Evidence], str]:
-    """Return the effect of a host mode on the recorded workloads."""
+# Recorded -----------------------------------------------------------------------------------------
 
-    def found(evidence: Evidence) -> str:
+
+def _against(
+    workload: str, runtime: str, moment: Moment, pair: tuple[Arm, Arm]
+) -> Callable[[Evidence], Told]:
+    """Return how two arms of one workload compare with each other."""
+
+    def found(evidence: Evidence) -> Told:
         record = evidence.bench
         if isinstance(record, NotObservable):
-            return str(record)
+            return Told(str(record))
+        cell = find_cell(record, workload, runtime)
+        if isinstance(cell, NotObservable):
+            return Told(str(cell))
+        effects = {each.arm: each for each in summary.effects(record, cell, moment)}
+        first, second = (arm.name for arm in pair)
+        if first not in effects or second not in effects:
+            return Told(str(NotObservable(f"{workload} did not run under both arms")))
+        faults = _arrow(*(effects[name].faults.median for name in (first, second)))
+        gain = summary.between(record, cell, moment, first, second)
+        return Told(
+            f"Recorded, `{workload}` on {runtime}, {MOMENTS[moment]}: faults {faults}.",
+            f"Recorded. `{first}` → `{second}`: {_ratio(gain)}.",
+        )
+
+    return found
+
+
+def _ratio(gain: Ratio | None) -> str:
+    if gain is None:
+        return "too few runs for an interval"
+    if not gain.differs:
+        return f"no difference shown ({gain.low:.2f} to {gain.high:.2f})"
+    return f"{gain} times as fast"
+
+
+def _hint(evidence: Evidence) -> Told:
+    record = evidence.bench
+    if isinstance(record, NotObservable):
+        return Told(str(record))
+    left = tally(record, arms.THROUGHPUT, "first").faults_left
+    return Told(
+        f"Recorded: {_to(left)} of the faults of first inferences are left.",
+        _recorded(evidence, arms.THROUGHPUT, "first", "steady"),
+    )
+
+
+def _mode(arm: Arm) -> Callable[[Evidence], Told]:
+    """Return the effect of a host mode on the recorded workloads."""
+
+    def found(evidence: Evidence) -> Told:
+        record = evidence.bench
+        if isinstance(record, NotObservable):
+            return Told(str(record))
         load, first = (tally(record, arm, moment) for moment in _STAGES)
-        return (
-            f"Recorded: of the faults, {_to(load.faults_left)} are left at loading and "
-            f"{_to(first.faults_left)} at first inferences; resident memory is then "
-            f"{_to(first.resident)} of what it was. "
-            f"{_recorded(evidence, arm, 'load', 'first', 'steady')}"
+        return Told(
+            f"Recorded: {_to(load.faults_left)} of the faults of loading and "
+            f"{_to(first.faults_left)} of those of first inferences are left; resident memory "
+            f"then {_to(first.resident)} of what it was.",
+            _recorded(evidence, arm, "load", "first", "steady"),
         )
 
     return found
@@ -309,23 +339,23 @@ def _to(found: Range | None) -> str:
     return "an unknown share" if found is None else f"{found[0]:.0%} to {found[1]:.0%}"
 
 
-def _small(evidence: Evidence) -> str:
+def _small(evidence: Evidence) -> Told:
+    """Say what pages of 64 KiB do for blocks that are shorter than 2 MiB, and for the workloads."""
+    workloads = _mode(arms.MTHP_64K)(evidence)
     promised = promises(evidence.kernels)
     if isinstance(promised, NotObservable):
-        return str(promised)
+        return Told(f"{promised} {workloads.counts}", workloads.times)
     short = promised[0]
-    return (
-        f"Recorded, {short.count} blocks of {format_kib(short.length_kib)}: faults "
-        f"{_arrow(short.before.minor_faults, short.after.minor_faults)}. "
-        f"{_mode(arms.MTHP_64K)(evidence)}"
-    )
+    faults = _arrow(short.before.minor_faults, short.after.minor_faults)
+    blocks = f"{short.count} blocks of {format_kib(short.length_kib)}: faults {faults}"
+    return Told(f"Recorded, {blocks}. {workloads.counts}", workloads.times)
 
 
-def _madvise(evidence: Evidence) -> str:
+def _madvise(evidence: Evidence) -> Told:
     """Say what mode ``madvise`` brings to OpenVINO, as it is and advised, on a stock kernel."""
     record = evidence.kernels
     if isinstance(record, NotObservable):
-        return str(record)
+        return Told(str(record))
     found: dict[tuple[str, bool], RecordedFootprint] = {
         (kernel.thp_mode, process.advised): process
         for kernel in record.kernels
@@ -335,20 +365,22 @@ def _madvise(evidence: Evidence) -> str:
     }
     wanted = (("never", False), ("madvise", False), ("madvise", True))
     if not all(key in found for key in wanted):
-        return str(NotObservable("the record has no process of OpenVINO under these modes"))
+        return Told(str(NotObservable("the record has no process of OpenVINO under these modes")))
     faults = [found[key].load_faults + sum(found[key].inference_faults) for key in wanted]
-    return (
+    return Told(
         f"Recorded, `{WORKLOAD}` on OpenVINO and Linux {STOCK.rstrip('.')}: faults {faults[0]:,} "
         f"under `never`, {faults[1]:,} under `madvise` as it is, {faults[2]:,} with `advise`."
     )
 
 
-_EFFECTS: Final[dict[str, Callable[[Evidence], str]]] = {
+_EFFECTS: Final[dict[str, Callable[[Evidence], Told]]] = {
     "nothing": _nothing,
-    "keep": _keep,
-    "advise": _advise,
+    "keep": _started(arms.KEEP),
+    "advise": _started(arms.ADVISE),
     "collapse": _collapse,
-    "arena": _arena,
+    "arena": _against(
+        "ppocr-detector", "ONNX Runtime", "steady", (arms.NO_ARENA, arms.NO_ARENA_KEEP)
+    ),
     "madvise": _madvise,
     "mthp-64k": _small,
     "mthp": _mode(arms.MTHP),
@@ -358,5 +390,6 @@ _EFFECTS: Final[dict[str, Callable[[Evidence], str]]] = {
     "own": _own,
     "pool": _pool,
     "cut": _cut,
-    "mmap": _mmap,
+    "hint": _hint,
+    "mmap": _against("shards-1gib", "OpenVINO", "load", (arms.IR_READ, arms.IR_MAPPED)),
 }

@@ -96,8 +96,12 @@ def way(found: dict[str, Answer] | NotObservable) -> Sentence:
     if isinstance(found, NotObservable):
         return Sentence(str(found))
     path = answers.path(found)
-    told = [f"{_WORDS[found[each.key].yes]} ({found[each.key].because})" for each in path.asked]
-    return Sentence(f"The answers are {', '.join(told)}: **{path.outcome.value}**, {path.detail}.")
+    first, *others = path.asked
+    told = [f"{_WORDS[found[each.key].yes]} ({found[each.key].because})" for each in others]
+    return Sentence(
+        f"The first question is for you; after a {_WORDS[found[first.key].yes]}, the answers are "
+        f"{', '.join(told)}: **{path.outcome.value}**, {path.detail}."
+    )
 
 
 def rule_sentence(finding: RuleFinding) -> Sentence:
@@ -112,23 +116,21 @@ def rule_sentence(finding: RuleFinding) -> Sentence:
 # Tables -------------------------------------------------------------------------------------------
 
 
-def actions_table(outcome: Outcome, evidence: Evidence) -> MarkdownTable:
-    """Return the actions of one kind of reader, each with its effect."""
+def actions_table(outcome: Outcome) -> MarkdownTable:
+    """Return the decision table of one kind of reader."""
     rows = [
-        (
-            f"{_sentence(action.symptom)} Check: {action.check}",
-            _sentence(action.action),
-            effects.effect(action.key, evidence),
-            f"{_sentence(action.cost)} Does not help: {action.limit}.",
-        )
-        for action in by_outcome(outcome)
+        (action.symptom, action.check, action.action, action.cost) for action in by_outcome(outcome)
     ]
-    columns = ["symptom and check", "action", "effect", "cost and limits"]
-    return markdown_table(columns, rows)
+    return markdown_table(["symptom", "check", "action", "cost"], rows)
 
 
-def _sentence(clause: str) -> str:
-    return clause[:1].upper() + clause[1:] + "."
+def effects_table(outcome: Outcome, evidence: Evidence) -> MarkdownTable:
+    """Return what the same actions bring, and what they do not help."""
+    rows = []
+    for action in by_outcome(outcome):
+        told = effects.effect(action.key, evidence)
+        rows.append((action.action, told.counts, told.times, action.limit))
+    return markdown_table(["action", "counts", "times", "does not help"], rows)
 
 
 TIMED: Final = (

@@ -13,8 +13,6 @@ from hugeprobe.tuning.chart import Outcome
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-THP: Final = "/sys/kernel/mm/transparent_hugepage"
-
 
 @dataclass(frozen=True, slots=True)
 class Action:
@@ -31,7 +29,7 @@ class Action:
     check
         A command, or a file, that tells whether it is so.
     action
-        What to do.
+        What to do; files are those below ``/sys/kernel/mm/transparent_hugepage``.
     cost
         What that costs.
     limit
@@ -98,7 +96,7 @@ ACTIONS: Final = (
         Outcome.OPERATOR,
         "`off` leads: the mode is `never`",
         "`hugeprobe host`",
-        f"`echo madvise > {THP}/enabled`",
+        "`echo madvise > enabled`",
         "none for programs that do not ask",
         "programs that do not ask, which both runtimes are until they are started differently",
     ),
@@ -106,8 +104,8 @@ ACTIONS: Final = (
         "mthp-64k",
         Outcome.OPERATOR,
         "`short` leads; or the programs can be neither changed nor started differently",
-        f"`cat {THP}/hugepages-64kB/enabled`: Linux 6.8 or newer",
-        f"`echo always > {THP}/hugepages-64kB/enabled`",
+        "is there `hugepages-64kB/enabled`? Linux 6.8 has it",
+        "`echo always > hugepages-64kB/enabled`",
         "for every program on the host: the first write to a range of 64 KiB takes all of it",
         "inference that is warm; and coverage does not show it: smaps counts 2 MiB pages only",
     ),
@@ -116,16 +114,16 @@ ACTIONS: Final = (
         Outcome.OPERATOR,
         "with 64 KiB there are still too many faults",
         "the minor faults that `hugeprobe run` reports",
-        "`always` for 128, 256, 512 and 1024 kB, too",
+        "the same for 128, 256, 512 and 1024 kB, too",
         "for every program on the host: up to 1 MiB at a first write",
         "inference that is warm",
     ),
     Action(
         "mthp-64k-advise",
         Outcome.OPERATOR,
-        "the same symptoms, and programs that do not ask are to notice nothing",
-        f"`cat {THP}/hugepages-64kB/enabled`",
-        "`madvise` in place of `always` for 64 kB, and start the service with `advise`",
+        "the same as for 64 KiB, but programs that do not ask are to notice nothing",
+        "the same",
+        "`echo madvise > hugepages-64kB/enabled`, and start the service with `advise`",
         "a restart of what is to gain",
         "memory that glibc does not advise: what it takes in pieces below 2 MiB",
     ),
@@ -134,7 +132,7 @@ ACTIONS: Final = (
         Outcome.OPERATOR,
         "`unadvised` leads on a host of its own, and nothing can be started differently",
         "`hugeprobe host`",
-        f"`echo always > {THP}/enabled`",
+        "`echo always > enabled`",
         "for every program on the host: up to 2 MiB at a first write",
         "blocks below 2 MiB; memory that returns and is faulted again",
     ),
@@ -143,7 +141,7 @@ ACTIONS: Final = (
         Outcome.PROGRAM,
         "slow first request at each larger shape",
         "faults at growth, `hugeprobe bench`",
-        "send the largest shape once, before you serve",
+        "the largest shape once, before you serve",
         "one inference at the start, and its memory",
         "loading; shapes for which the runtime chooses other kernels, with blocks of their own",
     ),
@@ -152,7 +150,7 @@ ACTIONS: Final = (
         Outcome.PROGRAM,
         "`edge`, `misaligned` or `short` leads, in blocks of your own",
         "`hugeprobe doctor PID`",
-        "start on 2 MiB, round up, advise, then write: the recipe below",
+        "blocks that start on 2 MiB, are rounded up and advised: the recipe in C",
         "up to 2 MiB a block",
         "what libraries allocate; a host whose mode is `never`",
     ),
@@ -161,7 +159,7 @@ ACTIONS: Final = (
         Outcome.PROGRAM,
         "a new array for every result",
         "faults of a repeated request",
-        "one piece of memory for each tensor: `hugeprobe.tensors`",
+        "one piece of memory for each tensor: the recipe in Python",
         "the largest shape stays resident",
         "arrays that have to outlive the next request",
     ),
@@ -170,17 +168,25 @@ ACTIONS: Final = (
         Outcome.PROGRAM,
         "`cut` leads: OpenVINO binds its weights to a memory node",
         "`hugeprobe doctor PID`",
-        "`hugeprobe run --profile whole -- COMMAND`, which refuses `mbind`; not "
-        "`PERFORMANCE_HINT=THROUGHPUT` for this purpose",
+        "`hugeprobe run --profile whole -- COMMAND`, which refuses `mbind`",
         "a restart; `sudo` does not work in the command",
         "hosts with several memory nodes, where binding has its use",
+    ),
+    Action(
+        "hint",
+        Outcome.PROGRAM,
+        "the same",
+        "`hugeprobe doctor PID`",
+        "`PERFORMANCE_HINT=THROUGHPUT`: not for this purpose",
+        "another schedule: an inference has fewer processors",
+        "a single stream of requests",
     ),
     Action(
         "mmap",
         Outcome.PROGRAM,
         "starts are slow, and `ENABLE_MMAP` is off",
         "properties given to `openvino.Core`",
-        "leave `ENABLE_MMAP` on, as it comes",
+        "`ENABLE_MMAP` on, as it comes",
         "none",
         "the first inference, which brings the pages then",
     ),
