@@ -185,7 +185,8 @@ def test_what_is_missing_is_a_sentence_in_its_cell(outcome: Outcome) -> None:
 def test_missing_evidence_is_a_sentence() -> None:
     assert str(figures.times_table(MISSING)) == str(MISSING)
     assert str(figures.promises_table(MISSING)) == str(MISSING)
-    assert str(figures.way(figures.answers_here(NOWHERE.here, arms.DEFAULT))) == str(MISSING)
+    for found in (figures.answers_here(NOWHERE.here), figures.answers_again(NOWHERE.here)):
+        assert str(figures.way(found)) == str(MISSING)
 
 
 def test_no_time_is_claimed_whose_interval_includes_one(evidence: Evidence) -> None:
@@ -227,7 +228,8 @@ def test_what_is_counted_here() -> None:
         assert effects.effect(key, found).counts.startswith("Here"), key
     if profiles.obstacle(profiles.KEEP, host.host_facts().glibc) is None:
         assert kept.minor_faults("load") < plain.minor_faults("load")
-    assert figures.way(figures.answers_here(here, arms.DEFAULT)).markdown.endswith(".")
+    for answered in (figures.answers_here(here), figures.answers_again(here)):
+        assert str(figures.way(answered)).endswith(".")
 
 
 # The recipe without root --------------------------------------------------------------------------
@@ -292,7 +294,7 @@ def test_the_recipe_notes_down_what_it_changes(tmp_path: Path, mode: str) -> Non
         return {name: (tmp_path / name).read_text().strip() for name in settings}
 
     apply = operator_recipe().apply
-    assert apply.startswith(f"cd {THP}\n")
+    assert apply.count(f"cd {THP}\n") == 1
     applied = paste(apply)
     assert applied["enabled"] == ("madvise" if mode == "never" else settings["enabled"])
     assert applied["hugepages-64kB/enabled"] == "always"
@@ -306,6 +308,29 @@ def test_the_recipe_notes_down_what_it_changes(tmp_path: Path, mode: str) -> Non
     assert not (tmp_path / "thp-undo.sh").exists()
 
 
+@pytest.mark.parametrize("lacks", ["", "hugepages-64kB"])
+def test_the_recipe_changes_nothing_where_it_cannot_work(tmp_path: Path, lacks: str) -> None:
+    """Neither the settings nor, where it was pasted, the folder."""
+    folder, here = tmp_path / "thp", tmp_path / "here"
+    here.mkdir()
+    if lacks:
+        folder.mkdir()
+        (folder / "enabled").write_text("always madvise [never]\n")
+    done = subprocess.run(
+        ["sh"],
+        input=operator_recipe().apply.replace(THP, str(folder)),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=here,
+        env={**os.environ, "HOME": str(here)},
+    )
+    assert done.returncode
+    assert (lacks or "cd") in done.stderr
+    assert not list(here.iterdir())
+    assert not lacks or (folder / "enabled").read_text() == "always madvise [never]\n"
+
+
 def test_a_recipe_is_pasted_in_guests_only() -> None:
     with pytest.raises(NotPermittedError, match="outside one of its guests"):
         recipe.main([operator_recipe().encode()])
@@ -313,7 +338,12 @@ def test_a_recipe_is_pasted_in_guests_only() -> None:
 
 async def _pasted(kernel: Kernel, busybox: Path) -> list[dict[str, Any]]:
     command = (sys.executable, "-m", recipe.__name__, operator_recipe().encode())
-    env = {"PYTHONPATH": str(NOTEBOOKS), "PYTHONDONTWRITEBYTECODE": "1"}
+    env = {
+        "PYTHONPATH": str(NOTEBOOKS),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # Python's own arenas are mapped, and could come to lie between the mappings that count.
+        "PYTHONMALLOC": "malloc",
+    }
     async with aclosing(Machine(busybox).lines(kernel, command, 300.0, env)) as lines:
         return [told async for told in lines]
 
@@ -367,7 +397,8 @@ int main(void)
         getrusage(RUSAGE_SELF, &before);
         memset(blocks[i], 1, SIZE);
         getrusage(RUSAGE_SELF, &after);
-        faults += after.ru_minflt - before.ru_minflt;
+        if (i > 0) /* with the first come faults of code that runs for the first time */
+            faults += after.ru_minflt - before.ru_minflt;
     }
     smaps = fopen("/proc/self/smaps", "r");
     while (smaps && fgets(line, sizeof line, smaps)) {
@@ -407,7 +438,7 @@ def test_the_recipe_in_c_gives_what_it_promises(tmp_path: Path, compiler: str, n
         pytest.skip("huge pages of 2 MiB are off here; the program ran")
     if (system_wide() - events).fault_fallback:
         pytest.skip("the kernel had no free huge page for some of it; the program ran")
-    assert told == {"faults": 16 * 2, "huge_kib": 16 * 2 * 2048}
+    assert told == {"faults": 15 * 2, "huge_kib": 16 * 2 * 2048}
 
 
 def test_the_recipe_in_python_answers_as_ever_and_without_faults(tmp_path: Path) -> None:

@@ -731,7 +731,14 @@ def flow(steps: Sequence[FlowStep], end: FlowEnd, title: str) -> Picture:
 
 
 def _wrapped(text: str, columns: int = _COLUMNS) -> list[str]:
-    return textwrap.wrap(text, columns, break_on_hyphens=False)
+    """Break a text into as few lines as fit, and these into about equal lengths."""
+    fewest = textwrap.wrap(text, columns)
+    balanced = (
+        lines
+        for width in range(len(text) // len(fewest), columns)
+        if len(lines := textwrap.wrap(text, width, break_on_hyphens=False)) == len(fewest)
+    )
+    return next(balanced, fewest)
 
 
 def _end_height(detail: str) -> float:

@@ -221,6 +221,9 @@ def _read_smaps(text: bytearray) -> int:
     return size
 
 
+_PMD_OFF: Final = "the PMD size is switched off on this host"
+
+
 def _caveat(facts: HostFacts, advised: bool) -> str | None:
     """Return why faults here are not answered with pages of the PMD size alone, if so."""
     if not facts.thp_built_in:
@@ -228,11 +231,12 @@ def _caveat(facts: HostFacts, advised: bool) -> str | None:
     if thp_disabled():
         return "THP is forbidden to this process (PR_SET_THP_DISABLE), so every page is a base page"
     given = effective_sizes(facts, advised=advised)
+    unasked = " and nothing was advised" if facts.thp_mode == "madvise" and not advised else ""
     if not given:
-        unasked = " and nothing was advised" if facts.thp_mode == "madvise" and not advised else ""
         return f"THP is `{facts.thp_mode}` on this host{unasked}, so every page is a base page"
     if facts.pmd_kib not in given:
-        return "the PMD size is switched off on this host, so no page is PMD-mapped"
+        why = f"THP is `madvise` on this host{unasked}" if unasked else _PMD_OFF
+        return f"{why}, so no page is PMD-mapped"
     if len(given) > 1:
         smaller = ", ".join(format_kib(kib) for kib in given[1:])
         return f"this host also answers faults with pages of {smaller}, so there are fewer faults"

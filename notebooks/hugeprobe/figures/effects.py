@@ -260,8 +260,9 @@ def _cut(evidence: Evidence) -> Told:
     bound, refused = evidence.here.bound, evidence.here.refused
     if isinstance(bound, NotObservable) or isinstance(refused, NotObservable):
         return Told(str(bound if isinstance(bound, NotObservable) else refused))
-    vmas = _arrow(bound.anon_vmas, refused.anon_vmas)
-    huge = f"{_huge(bound):.0%} → {_huge(refused):.0%}"
+    before, after = bound.footprint, refused.footprint
+    vmas = _arrow(before.anon_vmas, after.anon_vmas)
+    huge = f"{_huge(before):.0%} → {_huge(after):.0%}"
     return Told(f"Here, `keep` → `whole`: anonymous VMAs {vmas}, huge {huge}.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from hugeprobe import arms, host
+from hugeprobe import arms, host, profiles
 from hugeprobe.drawing import (
     ACCENT,
     BASE,
@@ -52,13 +52,23 @@ _WORDS: Final = {True: "yes", False: "no"}
 # The chart ----------------------------------------------------------------------------------------
 
 
-def answers_here(here: Trials, arm: Arm) -> dict[str, Answer] | NotObservable:
-    """Answer the questions for the server that was started under ``arm``."""
-    report = here.served[arm.name]
+def answers_here(here: Trials) -> dict[str, Answer] | NotObservable:
+    """Answer the questions for the server that was started as it is."""
+    report = here.served[arms.DEFAULT.name]
     if isinstance(report, NotObservable):
         return report
     held = report.phases[-1].memory.coverage
-    return answers.answers(Situation(host.host_facts(), held, started=arm is arms.KEEP))
+    return answers.answers(Situation(host.host_facts(), held, started=False))
+
+
+def answers_again(here: Trials) -> dict[str, Answer] | NotObservable:
+    """Answer them for a process that ``hugeprobe run`` started as it chooses to on this host."""
+    facts = host.host_facts()
+    run = here.refused if profiles.choose(facts).profile.mbind_refused else here.bound
+    held = run if isinstance(run, NotObservable) else run.held
+    if isinstance(held, NotObservable):
+        return held
+    return answers.answers(Situation(facts, held, started=True))
 
 
 def chart_picture(found: dict[str, Answer] | NotObservable) -> Picture:

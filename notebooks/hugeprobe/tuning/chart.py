@@ -53,15 +53,15 @@ class Question:
 
 WAITS: Final = Question(
     "waits",
-    "Do you wait for starts, first requests, look-ups in large tables, or text token by token?",
+    "Do you wait for starts, first requests, large tables, or text token by token?",
     "hugeprobe bench",
     False,
     Outcome.LEAVE,
-    "warm inference that computes: no gain shown",
+    "warm and compute-bound: no gain",
 )
 HUGE: Final = Question(
     "huge",
-    "Is more than half of its anonymous memory huge?",
+    "Is more than half of its memory huge?",
     "hugeprobe doctor PID",
     True,
     Outcome.LEAVE,
@@ -69,11 +69,11 @@ HUGE: Final = Question(
 )
 ALLOWED: Final = Question(
     "allowed",
-    "Is THP `always` or `madvise`, and not forbidden to it?",
+    "Is THP `always` or `madvise`, and allowed to it?",
     "hugeprobe host",
     False,
     Outcome.OPERATOR,
-    "mode `madvise`; until then, collapse it",
+    "mode `madvise`; until then, collapse",
 )
 STARTED: Final = Question(
     "started",
@@ -81,11 +81,11 @@ STARTED: Final = Question(
     "ldd --version",
     True,
     Outcome.START,
-    "`hugeprobe run`, then ask again from the top",
+    "`hugeprobe run`, then ask again",
 )
 SHORT: Final = Question(
     "short",
-    "Is most of the rest in blocks shorter than 2 MiB, and has the kernel smaller huge pages?",
+    "Is most of the rest in blocks below 2 MiB, and has the kernel smaller huge pages?",
     "hugepages-64kB/enabled",
     True,
     Outcome.OPERATOR,
@@ -93,7 +93,7 @@ SHORT: Final = Question(
 )
 QUESTIONS: Final = (WAITS, HUGE, ALLOWED, STARTED, SHORT)
 LAST: Final = Outcome.PROGRAM
-LAST_DETAIL: Final = "blocks of its own: aligned, advised, kept"
+LAST_DETAIL: Final = "blocks: aligned, advised, kept"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from hugeprobe import allocators, arms, children, filling, host, inference, profiles
 from hugeprobe.areas import Resident, resident, too_much, touch
+from hugeprobe.coverage import Backing, Coverage
 from hugeprobe.errors import NotObservable, ProbeError
 from hugeprobe.kernels.inference import Footprint
 from hugeprobe.linux import FILTERED_ARCHITECTURES
@@ -72,6 +72,22 @@ class Blocks:
 
 
 @dataclass(frozen=True, slots=True)
+class Started:
+    """A process of OpenVINO that was started by ``hugeprobe run``.
+
+    Parameters
+    ----------
+    footprint
+        What it told of itself.
+    held
+        What ``hugeprobe run`` reports: its memory by what backs it, at its largest.
+    """
+
+    footprint: Footprint
+    held: Coverage | NotObservable
+
+
+@dataclass(frozen=True, slots=True)
 class Trials:
     """Everything that was measured here.
 
@@ -82,8 +98,8 @@ class Trials:
     largest_first
         Started as it is, with the largest shape first.
     bound, refused
-        A process of OpenVINO started by ``hugeprobe run`` with the profile ``keep``, and with
-        ``whole``, which refuses ``mbind``.
+        Started by ``hugeprobe run`` with the profile ``keep``, and with ``whole``, which refuses
+        ``mbind``.
     blocks
         For each of :data:`SIZES`.
     new, pool
@@ -92,8 +108,8 @@ class Trials:
 
     served: Mapping[str, Report | NotObservable]
     largest_first: Report | NotObservable
-    bound: Footprint | NotObservable
-    refused: Footprint | NotObservable
+    bound: Started | NotObservable
+    refused: Started | NotObservable
     blocks: tuple[Blocks, ...]
     new: tuple[Filling, ...] | NotObservable
     pool: tuple[Filling, ...] | NotObservable
@@ -131,7 +147,7 @@ def trials(workload: Workload = WORKLOADS["bert-mini"], ways: Sequence[Arm] = WA
     )
 
 
-def _run(workload: Workload, profile: Profile, cache: Path) -> Footprint | NotObservable:
+def _run(workload: Workload, profile: Profile, cache: Path) -> Started | NotObservable:
     """Start a process of OpenVINO as a reader would, by ``hugeprobe run``."""
     facts = host.host_facts()
     if missing := inference.missing(inference.OPENVINO) or inference.too_little(workload):
@@ -143,7 +159,8 @@ def _run(workload: Workload, profile: Profile, cache: Path) -> Footprint | NotOb
     model = workload.model_path(cache)
     if isinstance(model, NotObservable):
         return model
-    run = ("run", "--profile", profile.name, "--json", os.devnull, "--")
+    report = cache / f"{profile.name}.json"
+    run = ("run", "--profile", profile.name, "--json", str(report), "--")
     process = ("-m", "hugeprobe.kernels.inference", str(model))
     done = subprocess.run(
         [sys.executable, "-m", "hugeprobe", *run, sys.executable, *process],
@@ -153,12 +170,17 @@ def _run(workload: Workload, profile: Profile, cache: Path) -> Footprint | NotOb
         check=False,
     )
     if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["nothing"]
         raise ProbeError(
-            f"A process of OpenVINO was started under the profile {profile.name}, and ended with "
-            f"status {done.returncode}. Run it without `--json` to see what it says."
+            f"A process of OpenVINO was started under the profile {profile.name}, but ended with "
+            f"status {done.returncode}. The last it said was: {last[0]}"
         )
-    told = json.loads(done.stdout)
-    return Footprint(**{**told, "inference_faults": tuple(told["inference_faults"])})
+    told, largest = json.loads(done.stdout), json.loads(report.read_text())["largest"]
+    footprint = Footprint(**{**told, "inference_faults": tuple(told["inference_faults"])})
+    if isinstance(largest, str):
+        return Started(footprint, NotObservable("the process ended before it was looked at"))
+    kib = {Backing(name): size for name, size in largest["kib_by_backing"].items()}
+    return Started(footprint, Coverage(kib))
 
 
 def _malloc(size: int) -> Allocation | NotObservable:
