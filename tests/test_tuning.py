@@ -341,8 +341,7 @@ async def _pasted(kernel: Kernel, busybox: Path) -> list[dict[str, Any]]:
     env = {
         "PYTHONPATH": str(NOTEBOOKS),
         "PYTHONDONTWRITEBYTECODE": "1",
-        # Python's own arenas are mapped, and could come to lie between the mappings that count.
-        "PYTHONMALLOC": "malloc",
+        **recipe.ENVIRONMENT,
     }
     async with aclosing(Machine(busybox).lines(kernel, command, 300.0, env)) as lines:
         return [told async for told in lines]

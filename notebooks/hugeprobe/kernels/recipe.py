@@ -27,6 +27,10 @@ from hugeprobe.kernels.guest import THP_MODES, make_repeatable, require_guest, t
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+ENVIRONMENT: Final = {"PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.mmap_max=0"}
+"""What to start it with: Python and glibc then map no memory of their own, which could come to lie
+between the mappings that are counted when many commands run in one process."""
+
 _THP: Final = Path("/sys/kernel/mm/transparent_hugepage")
 _PROGRAM: Final = "hugeprobe"
 
