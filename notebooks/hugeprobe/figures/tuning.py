@@ -10,11 +10,11 @@ from hugeprobe.drawing import (
     BASE,
     GAP,
     HUGE,
-    FlowEnd,
-    FlowStep,
+    End,
     MarkdownTable,
     Picture,
     Sentence,
+    Step,
     flow,
     markdown_table,
 )
@@ -75,26 +75,25 @@ def chart_picture(found: dict[str, Answer] | NotObservable) -> Picture:
     """Draw the chart; where there are answers, with the way that they take."""
     path = None if isinstance(found, NotObservable) else answers.path(found)
     steps = [_step(question, path) for question in chart.QUESTIONS]
-    ends_last = path is not None and not path.ended
-    end = FlowEnd(
-        chart.LAST.value, _plain(chart.LAST_DETAIL), _COLOURS[chart.LAST], taken=ends_last
-    )
+    end = _end(chart.LAST, chart.LAST_DETAIL, taken=path is not None and not path.ended)
     return flow(steps, end, "What to do about the huge pages of a service, question by question")
 
 
-def _step(question: chart.Question, path: chart.Path | None) -> FlowStep:
+def _step(question: chart.Question, path: chart.Path | None) -> Step:
     asked = path is not None and question in path.asked
     left = path is not None and path.ended and question is path.asked[-1]
-    return FlowStep(
+    return Step(
         _plain(question.text),
         _plain(question.check),
         _WORDS[question.leaves],
         _WORDS[not question.leaves],
-        question.outcome.value,
-        _plain(question.detail),
-        _COLOURS[question.outcome],
+        _end(question.outcome, question.detail, taken=left),
         "leaves" if left else "stays" if asked else "",
     )
+
+
+def _end(outcome: Outcome, detail: str, *, taken: bool) -> End:
+    return End(outcome.value, _plain(detail), _COLOURS[outcome], taken)
 
 
 def _plain(text: str) -> str:
