@@ -65,10 +65,9 @@ def answers_again(here: Trials) -> dict[str, Answer] | NotObservable:
     """Answer them for a process that ``hugeprobe run`` started as it chooses to on this host."""
     facts = host.host_facts()
     run = here.refused if profiles.choose(facts).profile.mbind_refused else here.bound
-    held = run if isinstance(run, NotObservable) else run.held
-    if isinstance(held, NotObservable):
-        return held
-    return answers.answers(Situation(facts, held, started=True))
+    if isinstance(run, NotObservable):
+        return run
+    return answers.answers(Situation(facts, run.held, started=True))
 
 
 def chart_picture(found: dict[str, Answer] | NotObservable) -> Picture:

@@ -5,7 +5,7 @@
 :mod:`.answers`               the same questions, answered for a server on this host
 :mod:`.actions`               what can be done: symptom, check, action, cost, and its limits
 :mod:`.trials`                what is measured here for that
-:mod:`.effects`               what each action brings, from trials and from records
+:mod:`.served`                the process that is started for that
 :mod:`.promises`              what the operator's recipe promises, in counts
 ============================  =============================================================
 """

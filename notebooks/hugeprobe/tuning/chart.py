@@ -57,7 +57,7 @@ WAITS: Final = Question(
     "hugeprobe bench",
     False,
     Outcome.LEAVE,
-    "warm and compute-bound: no gain",
+    "warm, compute-bound: no gain shown",
 )
 HUGE: Final = Question(
     "huge",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -78,13 +79,13 @@ class Started:
     Parameters
     ----------
     footprint
-        What it told of itself.
+        Its mappings and faults.
     held
-        What ``hugeprobe run`` reports: its memory by what backs it, at its largest.
+        Its anonymous memory by what backs it.
     """
 
     footprint: Footprint
-    held: Coverage | NotObservable
+    held: Coverage
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +160,8 @@ def _run(workload: Workload, profile: Profile, cache: Path) -> Started | NotObse
     model = workload.model_path(cache)
     if isinstance(model, NotObservable):
         return model
-    report = cache / f"{profile.name}.json"
-    run = ("run", "--profile", profile.name, "--json", str(report), "--")
-    process = ("-m", "hugeprobe.kernels.inference", str(model))
+    run = ("run", "--profile", profile.name, "--json", os.devnull, "--")
+    process = ("-m", "hugeprobe.tuning.served", str(model))
     done = subprocess.run(
         [sys.executable, "-m", "hugeprobe", *run, sys.executable, *process],
         env=children.environment({}),
@@ -175,12 +175,9 @@ def _run(workload: Workload, profile: Profile, cache: Path) -> Started | NotObse
             f"A process of OpenVINO was started under the profile {profile.name}, but ended with "
             f"status {done.returncode}. The last it said was: {last[0]}"
         )
-    told, largest = json.loads(done.stdout), json.loads(report.read_text())["largest"]
+    told, held = map(json.loads, done.stdout.splitlines())
     footprint = Footprint(**{**told, "inference_faults": tuple(told["inference_faults"])})
-    if isinstance(largest, str):
-        return Started(footprint, NotObservable("the process ended before it was looked at"))
-    kib = {Backing(name): size for name, size in largest["kib_by_backing"].items()}
-    return Started(footprint, Coverage(kib))
+    return Started(footprint, Coverage({Backing(name): kib for name, kib in held.items()}))
 
 
 def _malloc(size: int) -> Allocation | NotObservable:
