@@ -475,8 +475,17 @@ def _inference() -> tuple[Footprint, ...] | Unseen:
 def file_name(record: HostRecord) -> str:
     """Return the name of a record's file, made of what the record says and of nothing else."""
     version = re.match(r"[\d.]*\d", record.host.kernel or "")
-    digest = json.loads(records.text_of(record))["digest"]
-    return f"{record.date}-linux-{version[0] if version else 'unknown'}-{digest[:8]}.json"
+    return f"{record.date}-linux-{version[0] if version else 'unknown'}-{_key(record)}.json"
+
+
+def short_name(record: HostRecord) -> str:
+    """Return the first and the last part of :func:`file_name`, to tell records apart in a table."""
+    return f"{record.date}, {_key(record)}"
+
+
+def _key(record: HostRecord) -> str:
+    digest: str = json.loads(records.text_of(record))["digest"]
+    return digest[:8]
 
 
 def save(record: HostRecord, folder: Path = FOLDER) -> Path:

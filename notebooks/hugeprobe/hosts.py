@@ -124,7 +124,7 @@ def known(
     records = hostrecord.read_all() if records is None else records
     guests = laboratory.read() if guests is None else guests
     found = [of_record(here, "this build")] if here else []
-    found += [of_record(each, f"record of {each.date}") for each in records]
+    found += [of_record(each, hostrecord.short_name(each)) for each in records]
     if not isinstance(guests, NotObservable):
         source = f"kernel laboratory, {guests.date}"
         found += [of_kernel(kernel, source) for kernel in guests.kernels]

@@ -17,7 +17,7 @@ from hugeprobe.drawing import (
 from hugeprobe.errors import NotObservable
 from hugeprobe.figures.common import TOUCH_WORDS
 from hugeprobe.hostrecord import TOPS_KIB, Unseen
-from hugeprobe.placement import Touch
+from hugeprobe.placement import Rule, Touch
 from hugeprobe.sizes import KIB, format_kib
 from hugeprobe.sweep import TELLING_KIB
 
@@ -53,7 +53,12 @@ def coverage_picture(known: Sequence[Host]) -> Picture | NotObservable:
 
 
 def _sorted(groups: Iterable[Alike]) -> list[Alike]:
-    return sorted(groups, key=lambda group: (_rule(group), group.hosts[0].smaller_kib, group.modes))
+    order = {rule.value: index for index, rule in enumerate(Rule)}
+
+    def key(group: Alike) -> tuple[int, tuple[int, ...], tuple[str, ...]]:
+        return order.get(_rule(group), len(order)), group.hosts[0].smaller_kib, group.modes
+
+    return sorted(groups, key=key)
 
 
 def _named(groups: Sequence[Alike]) -> dict[str, Alike]:
@@ -168,12 +173,8 @@ def hosts_table(known: Sequence[Host]) -> MarkdownTable:
 def _beside(
     here: HostRecord, recorded: Sequence[HostRecord], row: Callable[[HostRecord], Sequence[str]]
 ) -> list[tuple[str, ...]]:
-    named = [("this build", here), *((f"{each.date}", each) for each in recorded)]
-    return [(f"{name}, {_kernel(record)}", *row(record)) for name, record in named]
-
-
-def _kernel(record: HostRecord) -> str:
-    return record.host.kernel or "kernel not told"
+    named = [("this build", here), *((hostrecord.short_name(each), each) for each in recorded)]
+    return [(name, *row(record)) for name, record in named]
 
 
 def facts_table(here: HostRecord, recorded: Sequence[HostRecord]) -> MarkdownTable:
@@ -183,6 +184,7 @@ def facts_table(here: HostRecord, recorded: Sequence[HostRecord]) -> MarkdownTab
         host = record.host
         memory = host.memory_limit_mib or host.memory_mib
         return (
+            host.kernel or "not told",
             host.processor or "not told",
             format_kib(memory * KIB) if memory else "not told",
             host.virtualisation,
@@ -191,7 +193,7 @@ def facts_table(here: HostRecord, recorded: Sequence[HostRecord]) -> MarkdownTab
             host.glibc or "none",
         )
 
-    columns = ("host", "processor", "memory", "virtualisation", "THP", "rule", "glibc")
+    columns = ("host", "kernel", "processor", "memory", "virtualisation", "THP", "rule", "glibc")
     return markdown_table(columns, _beside(here, recorded, row))
 
 
