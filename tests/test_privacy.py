@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from hugeprobe import hostrecord, public, records
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+PARQUET = importlib.import_module("pyarrow.parquet")  # which has no types
 REPOSITORY = Path(__file__).parents[1]
 NOTEBOOKS = REPOSITORY / "notebooks"
 SECRETS: Final = {
@@ -137,9 +139,7 @@ def _text(path: Path) -> str:
     if path.name == "objects.inv":
         content = zlib.decompress(content.split(b"\n", 4)[4])
     if path.suffix == ".parquet":
-        import pyarrow.parquet  # noqa: PLC0415 - only if a survey wrote it
-
-        return str(pyarrow.parquet.read_table(path).to_pylist())
+        return str(PARQUET.read_table(path).to_pylist())
     return content.decode(errors="replace")
 
 

@@ -54,7 +54,7 @@ _CPU_WORDS: Final = r"""
     VirtualApple no TSX,? IBRS,?\)? IBPB\)?
     \(?(?:Westmere|Nehalem|SandyBridge|IvyBridge|Haswell|Broadwell|Skylake|Cascadelake),?\)?
     \(?(?:Cooperlake|Icelake|SapphireRapids|EmeraldRapids|GraniteRapids|SierraForest),?\)?
-    EPYC-(?:Rome|Milan|Genoa|Turin) \d{1,2}(?:th|st|nd|rd) \d{1,3}-Cores? v\d{1,2} \d\.\d{1,2}\+?
+    EPYC-(?:Rome|Milan|Genoa|Turin) \d{1,2}(?:th|st|[nr]d) \d{1,3}-Cores? v\d{1,2} \d\.\d{1,2}\+?
     \d\.\d{1,2}GHz @
 """
 _CPU_CODE: Final = r"(?:[A-Za-z]{1,2}\d?-)?[A-Z]{0,2}\d{1,5}[A-Z]{0,3}\d{0,2}[A-Z]?(?:-[A-Z])?"
