@@ -71,6 +71,63 @@ _ARCHITECTURES: Final = frozenset(
 )
 
 _SIZE: Final = r"[\d,.]+ [KMG]iB"
+_ERRORS: Final = (
+    *("Bad address", "Cannot allocate memory", "Device or resource busy", "Input/output error"),
+    *("Function not implemented", "Invalid argument", "Operation not permitted"),
+    *("Operation not supported", "Permission denied", "Resource temporarily unavailable"),
+)
+_ERROR: Final = rf"(?: \((?:{'|'.join(_ERRORS)})\))?"
+_IN_BRACKETS: Final = re.compile(r" \([^()]*\)$")
+_REASON: Final = "its reason was given in words that are withheld"
+"""Stands for a reason that no probe of this package gives."""
+
+_FLAVOURS: Final = """
+    amd64 arm64 armmp aarch64 x86_64 i686 ppc64le s390x riscv64 loongarch64 noarch
+    generic lowlatency default unsigned virtual standard cloud server desktop debug
+    rt preempt hardened fips lts zen hwe oem raspi rpi rpt v8 16k 64k tegra bpo
+    aws azure gcp gke gkeop oracle ibm kvm microsoft WSL2 linuxkit orbstack
+    pve cos coreos flatcar talos liquorix uek
+"""
+_TAGS: Final = "rc bpo deb el fc amzn azl cm arch zen rt rpt xanmod mga"
+_NUMBERS: Final = r"(?<=[-+~])\d{1,6}(?:rc\d{1,2})?(?:\.\d{1,6}){0,2}(?!\.\d)"
+"""Up to three in a row: an address has more."""
+_WORDS: Final = "|".join(
+    (
+        _NUMBERS,
+        rf"(?:{'|'.join(_TAGS.split())})\d{{1,4}}(?:[_u]\d{{1,2}}|uek)?",
+        *_FLAVOURS.split(),
+    )
+)
+_RELEASE: Final = re.compile(
+    rf"\d{{1,2}}(?:\.\d{{1,5}}){{1,3}}(?![\w.])(?:[-+.~](?:{_WORDS})(?![^-+.~]))*\+?"
+)
+"""``uname -r``: the version, then flavours, builds and tags of distributions."""
+
+_CPU_WORDS: Final = r"""
+    Intel(?:\(R\))? AMD Xeon(?:\(R\))? Core(?:\(TM\)2?)? Atom(?:\(TM\))? Celeron(?:\(R\))?
+    Pentium(?:\(R\))? Phi(?:\(TM\))? Ultra Gold Silver Bronze Platinum Max Gen CPU EPYC Ryzen
+    Threadripper Opteron Athlon PRO AI HX Processor APU with w/ Radeon Vega Graphics
+    (?:Dual|Quad|Six|Eight)-Core QEMU Virtual version Common KVM Genuine Hygon Ampere Altra
+    VirtualApple no TSX,? IBRS,?\)? IBPB\)?
+    \(?(?:Westmere|Nehalem|SandyBridge|IvyBridge|Haswell|Broadwell|Skylake|Cascadelake),?\)?
+    \(?(?:Cooperlake|Icelake|SapphireRapids|EmeraldRapids|GraniteRapids|SierraForest),?\)?
+    EPYC-(?:Rome|Milan|Genoa|Turin) \d{1,2}(?:th|st|[nr]d) \d{1,3}-Cores? v\d{1,2} \d\.\d{1,2}\+?
+    \d\.\d{1,2}GHz @
+"""
+_CPU_CODE: Final = r"(?:[A-Za-z]{1,2}\d?-)?[A-Z]{0,2}\d{1,5}[A-Z]{0,3}\d{0,2}[A-Z]?(?:-[A-Z])?"
+_CPU: Final = re.compile(
+    r"Arm, implementer 0x[0-9a-f]{2}, part 0x[0-9a-f]{3}(?!.)"
+    rf"|(?:(?:^| )(?:(?i:{'|'.join(_CPU_WORDS.split())})|{_CPU_CODE})(?![^ ]))+"
+)
+"""``model name`` of ``/proc/cpuinfo``: makers, families, and codes with few letters."""
+_TLB: Final = re.compile(r"\d{1,6} 4K pages(?!.)")
+_VERSION: Final = re.compile(r"\d{1,4}(?:\.\d{1,4}){1,3}(?:(?:a|b|rc)\d{1,2}\+?)?(?!.)")
+
+_ARCHITECTURES: Final = frozenset(
+    ("aarch64", "armv7l", "i686", "loongarch64", "ppc64", "ppc64le", "riscv64", "s390x", "x86_64")
+)
+
+_SIZE: Final = r"[\d,.]+ [KMG]iB"
 _ERRNO: Final = (
     r"(?: \((?:Cannot allocate memory|Invalid argument|Operation not permitted|Permission denied"
     r"|Resource temporarily unavailable|Function not implemented|Operation not supported)\))?"
@@ -80,7 +137,7 @@ _REASON: Final = re.compile(
         (
             rf"it would touch {_SIZE}, and of the {_SIZE} that this process may use an experiment "
             r"takes at most half",
-            rf"the kernel refused (?:the mappings|the advice|MADV_[A-Z]+){_ERRNO}",
+            rf"the kernel refused (?:the mappings|the advice|MADV_[A-Z]+){_ERROR}",
             r"another thread of this process mapped memory between the mappings",
             r"khugepaged made huge pages of base pages meanwhile",
             rf"the kernel had no free huge pages for {_SIZE} of it",
@@ -96,6 +153,7 @@ _REASON: Final = re.compile(
             r"bert-tiny may need \d+ MiB and this process may use \d+ MiB",
             r"this system does not show the memory map of a process to its parent",
             r"it was not asked for",
+            UNKNOWN_REASON,
         )
     )
 )
@@ -150,5 +208,10 @@ def reason(text: str) -> str:
     'THP is `never` on this host, so every page is a base page'
     >>> reason("no such file: /home/alice/model.onnx")
     'its reason was given in words that are withheld'
+    >>> reason("the kernel refused the mappings (in a language of its own)")
+    'the kernel refused the mappings'
     """
-    return text if _REASON.fullmatch(text) or text == UNKNOWN_REASON else UNKNOWN_REASON
+    for each in (text, _IN_BRACKETS.sub("", text)):
+        if _REASON.fullmatch(each):
+            return each
+    return UNKNOWN_REASON

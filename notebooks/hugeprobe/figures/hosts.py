@@ -89,13 +89,11 @@ def explained(known: Sequence[Host]) -> Sentence:
     unexplained = sum(len(host.unexplained) for host in odd)
     found = (
         f"{len(known):,} hosts were asked, counting a kernel once for each setting. In "
-        f"{cases - unexplained:,} of {cases:,} cases their rule and their page sizes explain every "
-        "KiB, hole, VMA and fault"
+        f"{cases - unexplained:,} of {cases:,} cases, rule and page sizes explain every KiB, hole, "
+        "VMA and fault."
     )
-    if not odd:
-        return Sentence(f"{found}; there is no other.")
     names = ", ".join(dict.fromkeys(f"{host.name} ({host.known_from})" for host in odd))
-    return Sentence(f"{found}. They do not on {names}.")
+    return Sentence(f"{found} They do not on {names}." if odd else found)
 
 
 def widest(known: Sequence[Host]) -> Sentence:
@@ -145,7 +143,7 @@ def settings_table(known: Sequence[Host]) -> MarkdownTable | NotObservable:
 
 def _sizes(smaller_kib: tuple[int, ...]) -> str:
     if len(smaller_kib) > 2:
-        return f"{smaller_kib[-1]} to {format_kib(smaller_kib[0])}"
+        return f"{format_kib(smaller_kib[-1])} to {format_kib(smaller_kib[0])}"
     return ", ".join(map(format_kib, reversed(smaller_kib))) or "none"
 
 
