@@ -76,7 +76,7 @@ _ERRORS: Final = (
     *("Function not implemented", "Invalid argument", "Operation not permitted"),
     *("Operation not supported", "Permission denied", "Resource temporarily unavailable"),
 )
-_ERROR: Final = rf"(?: \((?:{'|'.join(_ERRORS)})\))?"
+_ERROR: Final = rf"(?: \((?:(?:madvise|mmap): )?(?:{'|'.join(_ERRORS)})\))?"
 _IN_BRACKETS: Final = re.compile(r" \([^()]*\)$")
 _REASON: Final = "its reason was given in words that are withheld"
 """Stands for a reason that no probe of this package gives."""
