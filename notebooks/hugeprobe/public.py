@@ -12,7 +12,6 @@ Each function returns what it is given if all of it is known, so ``f(f(text)) ==
 from __future__ import annotations
 
 import re
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -78,60 +77,6 @@ _ERRORS: Final = (
 )
 _ERROR: Final = rf"(?: \((?:(?:madvise|mmap): )?(?:{'|'.join(_ERRORS)})\))?"
 _IN_BRACKETS: Final = re.compile(r" \([^()]*\)$")
-_REASON: Final = "its reason was given in words that are withheld"
-"""Stands for a reason that no probe of this package gives."""
-
-_FLAVOURS: Final = """
-    amd64 arm64 armmp aarch64 x86_64 i686 ppc64le s390x riscv64 loongarch64 noarch
-    generic lowlatency default unsigned virtual standard cloud server desktop debug
-    rt preempt hardened fips lts zen hwe oem raspi rpi rpt v8 16k 64k tegra bpo
-    aws azure gcp gke gkeop oracle ibm kvm microsoft WSL2 linuxkit orbstack
-    pve cos coreos flatcar talos liquorix uek
-"""
-_TAGS: Final = "rc bpo deb el fc amzn azl cm arch zen rt rpt xanmod mga"
-_NUMBERS: Final = r"(?<=[-+~])\d{1,6}(?:rc\d{1,2})?(?:\.\d{1,6}){0,2}(?!\.\d)"
-"""Up to three in a row: an address has more."""
-_WORDS: Final = "|".join(
-    (
-        _NUMBERS,
-        rf"(?:{'|'.join(_TAGS.split())})\d{{1,4}}(?:[_u]\d{{1,2}}|uek)?",
-        *_FLAVOURS.split(),
-    )
-)
-_RELEASE: Final = re.compile(
-    rf"\d{{1,2}}(?:\.\d{{1,5}}){{1,3}}(?![\w.])(?:[-+.~](?:{_WORDS})(?![^-+.~]))*\+?"
-)
-"""``uname -r``: the version, then flavours, builds and tags of distributions."""
-
-_CPU_WORDS: Final = r"""
-    Intel(?:\(R\))? AMD Xeon(?:\(R\))? Core(?:\(TM\)2?)? Atom(?:\(TM\))? Celeron(?:\(R\))?
-    Pentium(?:\(R\))? Phi(?:\(TM\))? Ultra Gold Silver Bronze Platinum Max Gen CPU EPYC Ryzen
-    Threadripper Opteron Athlon PRO AI HX Processor APU with w/ Radeon Vega Graphics
-    (?:Dual|Quad|Six|Eight)-Core QEMU Virtual version Common KVM Genuine Hygon Ampere Altra
-    VirtualApple no TSX,? IBRS,?\)? IBPB\)?
-    \(?(?:Westmere|Nehalem|SandyBridge|IvyBridge|Haswell|Broadwell|Skylake|Cascadelake),?\)?
-    \(?(?:Cooperlake|Icelake|SapphireRapids|EmeraldRapids|GraniteRapids|SierraForest),?\)?
-    EPYC-(?:Rome|Milan|Genoa|Turin) \d{1,2}(?:th|st|[nr]d) \d{1,3}-Cores? v\d{1,2} \d\.\d{1,2}\+?
-    \d\.\d{1,2}GHz @
-"""
-_CPU_CODE: Final = r"(?:[A-Za-z]{1,2}\d?-)?[A-Z]{0,2}\d{1,5}[A-Z]{0,3}\d{0,2}[A-Z]?(?:-[A-Z])?"
-_CPU: Final = re.compile(
-    r"Arm, implementer 0x[0-9a-f]{2}, part 0x[0-9a-f]{3}(?!.)"
-    rf"|(?:(?:^| )(?:(?i:{'|'.join(_CPU_WORDS.split())})|{_CPU_CODE})(?![^ ]))+"
-)
-"""``model name`` of ``/proc/cpuinfo``: makers, families, and codes with few letters."""
-_TLB: Final = re.compile(r"\d{1,6} 4K pages(?!.)")
-_VERSION: Final = re.compile(r"\d{1,4}(?:\.\d{1,4}){1,3}(?:(?:a|b|rc)\d{1,2}\+?)?(?!.)")
-
-_ARCHITECTURES: Final = frozenset(
-    ("aarch64", "armv7l", "i686", "loongarch64", "ppc64", "ppc64le", "riscv64", "s390x", "x86_64")
-)
-
-_SIZE: Final = r"[\d,.]+ [KMG]iB"
-_ERRNO: Final = (
-    r"(?: \((?:Cannot allocate memory|Invalid argument|Operation not permitted|Permission denied"
-    r"|Resource temporarily unavailable|Function not implemented|Operation not supported)\))?"
-)
 _REASON: Final = re.compile(
     "|".join(
         (
@@ -168,14 +113,31 @@ def _kept(known: re.Pattern[str], text: str) -> str:
     return text if found[0] == text else found[0] + _REST
 
 
-kernel_release = partial(_kept, _RELEASE)
-"""Return a kernel's release without what its builder added.
+def kernel_release(text: str) -> str:
+    """Return a kernel's release without what its builder added.
 
->>> kernel_release("6.8.0-45-generic"), kernel_release("6.12.0-alice@build")
-('6.8.0-45-generic', '6.12.0 (rest withheld)')
-"""
-tlb = partial(_kept, _TLB)
-version = partial(_kept, _VERSION)
+    >>> kernel_release("6.8.0-45-generic"), kernel_release("6.12.0-alice@build")
+    ('6.8.0-45-generic', '6.12.0 (rest withheld)')
+    """
+    return _kept(_RELEASE, text)
+
+
+def tlb(text: str) -> str:
+    """Return the size of a TLB as AMD processors tell it.
+
+    >>> tlb("3584 4K pages")
+    '3584 4K pages'
+    """
+    return _kept(_TLB, text)
+
+
+def version(text: str) -> str:
+    """Return the version of a library or of Python.
+
+    >>> version("2.36"), version("2.36-alice")
+    ('2.36', 'withheld')
+    """
+    return _kept(_VERSION, text)
 
 
 def processor(text: str) -> str:
