@@ -194,7 +194,7 @@ class Placed:
 @records.EXACTLY
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a process got that asked for memory in one way (:mod:`hugeprobe.check`)."""
+    """What a process got that asked for memory in one way (``hugeprobe.check``)."""
 
     way: WayOfAsking
     anon_kib: Count
@@ -213,7 +213,7 @@ class Touched:
 
 @records.EXACTLY
 @dataclass(frozen=True, slots=True)
-class Case:
+class Mapped:
     """What :data:`hugeprobe.sweep.MAPPINGS` mappings came to, placed by the kernel of the host.
 
     They are advised where the THP mode is ``madvise``; the figures are those of
@@ -241,9 +241,9 @@ class Case:
     minor_faults: Count
 
     @staticmethod
-    def of(top_offset_kib: int, kib: int, touch: Touch, layout: Layout) -> Case:
+    def of(top_offset_kib: int, kib: int, touch: Touch, layout: Layout) -> Mapped:
         """Keep what is compared of a layout."""
-        return Case(
+        return Mapped(
             top_offset_kib=top_offset_kib,
             kib=kib,
             touch=touch,
@@ -324,7 +324,7 @@ class HostRecord:
     evidence: tuple[Placed, ...] | Unseen
     given: tuple[Given, ...] | Unseen
     touched: tuple[Touched, ...] | Unseen
-    cases: tuple[Case, ...] | Unseen
+    cases: tuple[Mapped, ...] | Unseen
     caveat: Reason | None
     openvino: Version | None
     inference: tuple[Footprint, ...] | Unseen
@@ -427,14 +427,14 @@ def _touched() -> tuple[Touched, ...] | Unseen:
     return tuple(touched)
 
 
-def _cases() -> tuple[tuple[Case, ...] | Unseen, Reason | None]:
+def _cases() -> tuple[tuple[Mapped, ...] | Unseen, Reason | None]:
     cases, caveat = [], None
     for top, kib, touch in product(TOPS_KIB, TELLING_KIB, Touch):
         found = emulate.observe([kib * KIB] * MAPPINGS, touch, top_offset=top * KIB)
         if isinstance(found, NotObservable):
             return Unseen.of(found), None
         caveat = caveat or (found.caveat and public.reason(found.caveat))
-        cases.append(Case.of(top, kib, touch, found.layout))
+        cases.append(Mapped.of(top, kib, touch, found.layout))
     return tuple(cases), caveat
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from hugeprobe import hostrecord
 from hugeprobe.errors import NotObservable
-from hugeprobe.hostrecord import Case, HostRecord, Unseen
+from hugeprobe.hostrecord import HostRecord, Mapped, Unseen
 from hugeprobe.kernels import record as laboratory
 from hugeprobe.sizes import KIB, PageSizes
 from hugeprobe.sweep import MAPPINGS, TELLING_KIB, modelled
@@ -52,7 +52,7 @@ class Host:
     rule: Rule | None
     mode: str | None
     sizes: PageSizes
-    cases: tuple[Case, ...] | NotObservable
+    cases: tuple[Mapped, ...] | NotObservable
 
     @property
     def smaller_kib(self) -> tuple[int, ...]:
@@ -60,21 +60,21 @@ class Host:
         return tuple(size // KIB for size in self.sizes.at_fault if size < self.sizes.pmd)
 
     @property
-    def counted(self) -> tuple[Case, ...]:
+    def counted(self) -> tuple[Mapped, ...]:
         """The cases; none where they are not known."""
         return () if isinstance(self.cases, NotObservable) else self.cases
 
     @property
-    def unexplained(self) -> tuple[Case, ...]:
+    def unexplained(self) -> tuple[Mapped, ...]:
         """Cases in which the model, given rule and sizes, does not say what the host gave."""
         return tuple(case for case in self.counted if case != self._expected(case))
 
-    def _expected(self, case: Case) -> Case | None:
+    def _expected(self, case: Mapped) -> Mapped | None:
         if self.rule is None:
             return None
         top, kib, touch = case.top_offset_kib, case.kib, case.touch
         layout = modelled(kib, self.rule, touch, top_offset_kib=top, sizes=self.sizes)
-        return Case.of(top, kib, touch, layout)
+        return Mapped.of(top, kib, touch, layout)
 
 
 def of_record(record: HostRecord, known_from: str) -> Host:
@@ -93,7 +93,7 @@ def of_record(record: HostRecord, known_from: str) -> Host:
 def of_kernel(kernel: KernelUnderSetting, known_from: str) -> Host:
     """Return a guest of the kernel laboratory as a host."""
     found = (
-        Case.of(layout.top_offset // KIB, layout.lengths[0], layout.touch, layout.layout)
+        Mapped.of(layout.top_offset // KIB, layout.lengths[0], layout.touch, layout.layout)
         for layout in kernel.layouts
         if layout.lengths == layout.lengths[:1] * MAPPINGS and layout.lengths[0] in TELLING_KIB
     )
@@ -144,7 +144,7 @@ class Alike:
     """
 
     hosts: tuple[Host, ...]
-    cases: Mapping[tuple[int, Touch], Case]
+    cases: Mapping[tuple[int, Touch], Mapped]
 
     @property
     def rule(self) -> Rule | None:
@@ -175,7 +175,7 @@ def alike(hosts: Iterable[Host], top_offset_kib: int) -> tuple[Alike, ...]:
     return tuple(Alike(tuple(group), _below(group[0], top_offset_kib)) for group in groups.values())
 
 
-def _below(host: Host, top_offset_kib: int) -> dict[tuple[int, Touch], Case]:
+def _below(host: Host, top_offset_kib: int) -> dict[tuple[int, Touch], Mapped]:
     return {
         (case.kib, case.touch): case
         for case in host.counted

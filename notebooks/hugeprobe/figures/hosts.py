@@ -24,7 +24,7 @@ from hugeprobe.sweep import TELLING_KIB
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from hugeprobe.hostrecord import Case, Footprint, HostRecord
+    from hugeprobe.hostrecord import Footprint, HostRecord, Mapped
     from hugeprobe.hosts import Alike, Host
 
 _ON_BOUNDARY, _BETWEEN = TOPS_KIB
@@ -76,7 +76,7 @@ def _rule(of: Alike | Host | HostRecord) -> str:
     return of.rule.value if of.rule else "no known rule"
 
 
-def _coverage(case: Case | None) -> float | None:
+def _coverage(case: Mapped | None) -> float | None:
     return None if case is None else case.coverage
 
 
@@ -147,7 +147,7 @@ def _sizes(smaller_kib: tuple[int, ...]) -> str:
     return ", ".join(map(format_kib, reversed(smaller_kib))) or "none"
 
 
-def _cell(case: Case | None) -> str:
+def _cell(case: Mapped | None) -> str:
     return f"{case.coverage:.0%} · {case.minor_faults:,}" if case else "not asked"
 
 
