@@ -148,3 +148,15 @@ def bench(session: nox.Session) -> None:
         *("--output", f"notebooks/records/bench-{today}.json", *session.posargs),
         env={"PYTHONPATH": "notebooks"},
     )
+
+
+@nox.session
+def record(session: nox.Session) -> None:
+    """Record what this host gives, in a file that can be contributed; takes seconds."""
+    session.install(*SITE)
+    keep_out_of_home(session)
+    session.run(
+        *("python", "-m", "hugeprobe", "record", "--output", "notebooks/records/hosts"),
+        *session.posargs,
+        env={"PYTHONPATH": "notebooks"},
+    )
