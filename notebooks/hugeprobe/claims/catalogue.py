@@ -24,7 +24,7 @@ CLAIMS: Final = (
     Claim(11, "YOLOv5 with changing sizes regresses", fix.yolov5),
     Claim(12, "BERT on both runtimes is affected", fix.bert),
     Claim(13, "Allocations fail without the fix", fix.allocation_errors),
-    Claim(14, "The fix, its author, and kernel 6.6", fix.authorship),
+    Claim(14, "The fix is the reporter's, and 6.6 is affected", fix.authorship),
     Claim(15, "Custom builds and benchmarks need guidance", guidance.custom_builds),
     Claim(16, "Settings matter for shared memory", guidance.shared_memory),
 )

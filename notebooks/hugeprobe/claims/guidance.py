@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hugeprobe.claims.pairs import pairs
-from hugeprobe.claims.rule import NO_PAIR, bench_source, kernels_source
-from hugeprobe.claims.verdict import Finding, Verdict, cited, live, untestable
+from hugeprobe.claims.rule import NO_PAIR, kernels_source
+from hugeprobe.claims.verdict import Finding, Verdict, live, untestable
 from hugeprobe.errors import NotObservable
 from hugeprobe.sharing.pair import Shared
 
@@ -27,7 +27,7 @@ def custom_builds(evidence: Evidence) -> Finding:
         f"One line in the kernel changes what is huge in {len(differing)} of {len(found)} recorded "
         f"lists, once from {shares[0]:.0%} to {shares[1]:.0%}, and the number of a version does "
         "not tell which line a build has.",
-        (kernels_source(evidence), bench_source(evidence)),
+        (kernels_source(evidence),),
     )
 
 
@@ -39,18 +39,12 @@ def shared_memory(evidence: Evidence) -> Finding:
         if isinstance(each, Shared)
     }
     if len(shares) < 2:
-        reasons = [
-            str(each) for each in evidence.shared.values() if isinstance(each, NotObservable)
-        ]
-        return untestable(reasons[0] if reasons else NotObservable("nothing was shared"))
+        missing = [each for each in evidence.shared.values() if isinstance(each, NotObservable)]
+        return untestable(missing[0] if missing else NotObservable("nothing was shared"))
     differs = max(shares.values()) > min(shares.values())
-    said = ", ".join(f"{share:.0%} of {name}" for name, share in shares.items())
+    said = ", ".join(f"{share:.0%} ({name})" for name, share in shares.items())
     return Finding(
         Verdict.CONFIRMED if differs else Verdict.NOT_HERE,
-        f"Of the same memory in a second process, huge is {said}: switches of its own decide, and "
-        "the mode for anonymous memory does not.",
-        (
-            live("two processes that share memory"),
-            cited("[transhuge](https://docs.kernel.org/admin-guide/mm/transhuge.html)"),
-        ),
+        f"Of the same memory in a second process, {said} is huge.",
+        (live("two processes that share memory"),),
     )

@@ -75,7 +75,7 @@ def alignment(evidence: Evidence) -> Finding:
         verdict,
         f"With the rule, {on:,} of {len(both):,} recorded mappings of 2 MiB and more start on a "
         f"boundary, with its fix {off:,}; the kernel of this host {rule}.",
-        (kernels_source(evidence), live("the rule of this kernel"), cited(COMMIT)),
+        (kernels_source(evidence), live("the rule of this kernel")),
     )
 
 
@@ -113,8 +113,7 @@ def prevents(evidence: Evidence) -> Finding:
     return Finding(
         _both_ways(worse=huge.fewer, better=huge.more, also=vmas.more),
         f"With the rule there are more VMAs in {vmas.more} of {vmas.lists} recorded lists; less "
-        f"memory is huge in {huge.fewer}, more in {huge.more}, and the same in {huge.same}: the "
-        "order of writing decides.",
+        f"memory is huge in {huge.fewer}, more in {huge.more}, and the same in {huge.same}.",
         (kernels_source(evidence),),
     )
 
@@ -139,46 +138,28 @@ def small(evidence: Evidence) -> Finding:
     if not short:
         return untestable(NO_PAIR)
     alike = sum(pair.forced == pair.multiples for pair in short)
-    moved = _moved_here(evidence)
+    here = [each for each in evidence.small.values() if isinstance(each, Measurement)]
+    moved = any(measured.layout.gap_kib > 0 for measured in here)
     with_rule, with_fix = _small_shares(beside)
-    worse = with_rule < with_fix
     verdict = Verdict.IN_PART
     if alike < len(short) or moved:
         verdict = Verdict.CONFIRMED
-    elif not worse:
+    elif with_rule >= with_fix:
         verdict = Verdict.REFUTED
     reason = (
         f"Among themselves such buffers are the same with the rule and with its fix in {alike} of "
-        f"{len(short)} recorded lists, and this kernel aligned none of them"
-        if not moved
-        else "This kernel moved such buffers apart"
+        f"{len(short)} recorded lists"
     )
-    if beside:
+    if here:
+        reason += f", and this kernel leaves {'holes' if moved else 'no holes'} between them"
+    if with_rule != with_fix:
         reason += (
-            "; but beside larger mappings, written once all are mapped, they lose the neighbours "
-            f"that they merge with: {with_rule:.0%} of them is huge in place of {with_fix:.0%}"
+            "; but beside larger mappings, written once all are mapped, "
+            f"{with_rule:.0%} of them is huge with the rule and {with_fix:.0%} with its fix, for "
+            "want of the neighbours that they would merge with"
         )
-    return Finding(
-        verdict,
-        f"{reason}.",
-        (
-            kernels_source(evidence),
-            live("where this kernel puts them"),
-            cited(
-                "[Yang Shi](https://lore.kernel.org/all/"
-                "CAHbLzkp-Nj3vmAWqJw_GZZ6oMmH5Bwv5eObvF+a3VHWa6p=q8w@mail.gmail.com/)"
-            ),
-        ),
-    )
-
-
-def _moved_here(evidence: Evidence) -> bool:
-    """Return whether the running kernel left holes between buffers below a PMD."""
-    return any(
-        measured.layout.gap_kib > 0
-        for measured in evidence.small.values()
-        if isinstance(measured, Measurement)
-    )
+    sources = (live("where this kernel puts them"),) if here else ()
+    return Finding(verdict, f"{reason}.", (kernels_source(evidence), *sources))
 
 
 def _small_shares(beside: Sequence[Pair]) -> tuple[float, float]:
@@ -285,7 +266,7 @@ def inference(evidence: Evidence) -> Finding:
     if gains and any(costlier):
         verdict = Verdict.CONFIRMED if all(costlier) else Verdict.IN_PART
     most = max((bound.ratio for bound in gains), key=lambda ratio: ratio.value, default=None)
-    largest = f", at most {most}" if most else ""
+    largest = f", by {most} at most" if most else ""
     return Finding(
         verdict,
         f"OpenVINO took more faults with the rule than with its fix under {sum(costlier)} of "

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hugeprobe.claims.evidence import Evidence
+    from hugeprobe.errors import NotObservable
 
 
 class Verdict(str, Enum):
@@ -59,7 +60,7 @@ class Finding:
     reason
         One sentence, in Markdown.
     sources
-        What it was computed from; at least one.
+        What it was computed from; none where that is missing.
     """
 
     verdict: Verdict
@@ -102,17 +103,15 @@ class Judged:
     finding: Finding
 
 
-def untestable(reason: object, *sources: Source) -> Finding:
+def untestable(reason: NotObservable) -> Finding:
     """Return the finding where the evidence is missing.
 
     Parameters
     ----------
     reason
-        Why, as a sentence; usually :class:`~hugeprobe.errors.NotObservable`.
-    sources
-        What is known all the same.
+        Why.
     """
-    return Finding(Verdict.NOT_TESTABLE, str(reason), sources)
+    return Finding(Verdict.NOT_TESTABLE, str(reason), ())
 
 
 def live(what: str) -> Source:

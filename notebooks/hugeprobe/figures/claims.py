@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from hugeprobe.placement import Rule
     from hugeprobe.sharing.pair import Shared
 
+_SERIES: Final = "ratio with 95 % interval"
 _SHORT: Final = {Basis.LIVE: "measured", Basis.RECORDED: "recorded", Basis.CITED: "cited"}
 
 
@@ -78,11 +79,11 @@ def finding(judged: Sequence[Judged], number: int) -> Sentence:
     """Return one claim's verdict, its reason, and what it was computed from."""
     (found,) = (each.finding for each in judged if each.claim.number == number)
     bases = [
-        f"{basis.value}: {'; '.join(named)}"
+        f"{basis.value} ({', '.join(named)})"
         for basis in Basis
         if (named := [source.what for source in found.sources if source.basis is basis])
     ]
-    computed = f"\n\n**Computed from** {'. '.join(bases)}." if bases else ""
+    computed = f"\n\n**Computed from** what was {'; '.join(bases)}." if bases else ""
     return Sentence(f"{badge(found.verdict)} {found.reason}{computed}")
 
 
@@ -110,10 +111,10 @@ def streams_picture(streams: Streams | NotObservable) -> Picture | Sentence:
     }
     title = f"{STREAMS} streams read in step"
     panel = {
-        row: {"ratio": Mark(ratio.value, ratio.low, ratio.high)} for row, ratio in ratios.items()
+        row: {_SERIES: Mark(ratio.value, ratio.low, ratio.high)} for row, ratio in ratios.items()
     }
     return intervals(
-        {title: panel}, {"ratio": HUGE}, "times as long; hollow: no difference shown", title
+        {title: panel}, {_SERIES: HUGE}, "times as long; hollow: no difference shown", title
     )
 
 
