@@ -20,7 +20,7 @@ from hugeprobe import arms, smaps
 from hugeprobe.bench import record as bench_record
 from hugeprobe.claims import bounds, catalogue, coalesce, mapcount, pairs, streams
 from hugeprobe.claims.coalesce import Coalesced
-from hugeprobe.claims.evidence import Evidence, gather
+from hugeprobe.claims.evidence import Gathered, gather
 from hugeprobe.claims.mapcount import MapCount
 from hugeprobe.claims.rule import _both_ways
 from hugeprobe.claims.streams import Streams
@@ -74,7 +74,7 @@ def shared(huge: int) -> Shared:
     return Shared(kinds.SHARED[0], view, view, view, 0, None)
 
 
-BASE = Evidence(
+BASE = Gathered(
     release="6.12.0",
     rule=RuleFinding(Rule.MULTIPLES, ()),
     cases=tuple(
@@ -378,23 +378,23 @@ def test_tables_of_evidence() -> None:
 
 
 @pytest.fixture(scope="module")
-def live() -> Evidence:
+def live() -> Gathered:
     return gather()
 
 
-def test_every_claim_is_judged_on_this_host(live: Evidence) -> None:
+def test_every_claim_is_judged_on_this_host(live: Gathered) -> None:
     found = catalogue.judge(live)
     for claim in catalogue.CLAIMS:
         assert str(figures.finding(found, claim.number)).startswith('<span class="verdict')
 
 
-def test_no_kernel_leaves_holes_between_buffers_below_a_pmd(live: Evidence) -> None:
+def test_no_kernel_leaves_holes_between_buffers_below_a_pmd(live: Gathered) -> None:
     for measured in live.small.values():
         if isinstance(measured, Measurement) and X86:
             assert measured.layout.gap_kib == 0
 
 
-def test_a_collapse_reaches_what_lies_in_one_vma(live: Evidence) -> None:
+def test_a_collapse_reaches_what_lies_in_one_vma(live: Gathered) -> None:
     forced, multiples = (live.coalesced[rule] for rule in (FORCED, MULTIPLES))
     if X86 and isinstance(forced, Coalesced) and isinstance(multiples, Coalesced):
         assert (forced.vmas, multiples.vmas) == (16, 1)
@@ -402,7 +402,7 @@ def test_a_collapse_reaches_what_lies_in_one_vma(live: Evidence) -> None:
         assert forced.after <= 2 / 3 + 0.01
 
 
-def test_mappings_that_merge_are_never_too_many(live: Evidence) -> None:
+def test_mappings_that_merge_are_never_too_many(live: Gathered) -> None:
     if isinstance(live.mapcount, MapCount):
         assert live.mapcount.multiples is None
         assert live.mapcount.forced is not None

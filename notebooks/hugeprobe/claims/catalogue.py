@@ -8,7 +8,7 @@ from hugeprobe.claims import fix, guidance, rule
 from hugeprobe.claims.verdict import Claim, Judged
 
 if TYPE_CHECKING:
-    from hugeprobe.claims.evidence import Evidence
+    from hugeprobe.claims.evidence import Gathered
 
 CLAIMS: Final = (
     Claim(1, "Mappings of 2 MiB and more are aligned", rule.alignment),
@@ -30,6 +30,6 @@ CLAIMS: Final = (
 )
 
 
-def judge(evidence: Evidence) -> tuple[Judged, ...]:
+def judge(evidence: Gathered) -> tuple[Judged, ...]:
     """Judge every claim from the same evidence."""
     return tuple(Judged(claim, claim.judge(evidence)) for claim in CLAIMS)

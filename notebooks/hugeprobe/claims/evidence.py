@@ -6,7 +6,7 @@ import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from hugeprobe import probe
+from hugeprobe import probe, sweep
 from hugeprobe.bench import record as bench_record
 from hugeprobe.claims import coalesce, mapcount, streams
 from hugeprobe.emulate import observe
@@ -14,7 +14,6 @@ from hugeprobe.kernels import record as kernels_record
 from hugeprobe.placement import Rule, Touch
 from hugeprobe.sharing import kinds, pair
 from hugeprobe.sizes import KIB
-from hugeprobe.sweep import MAPPINGS, TELLING_KIB, sweep
 
 if TYPE_CHECKING:
     from hugeprobe.bench.record import BenchRecord
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from hugeprobe.kernels.record import KernelsRecord
     from hugeprobe.probe import RuleFinding
     from hugeprobe.sharing.pair import Shared
-    from hugeprobe.sweep import Case
 
 SMALL_KIB: Final = (1536, 1844)
 """1.5 and 1.8 MiB, in whole pages: the sizes that the issue names."""
@@ -34,7 +32,7 @@ _SHARED: Final = ("memfd", "memfd, collapsed", "tmpfs huge=always")
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class Gathered:
     """What is known when a claim is judged.
 
     Parameters
@@ -63,7 +61,7 @@ class Evidence:
 
     release: str
     rule: RuleFinding
-    cases: tuple[Case, ...]
+    cases: tuple[sweep.Case, ...]
     small: dict[int, Measurement | NotObservable]
     coalesced: dict[Rule, Coalesced | NotObservable]
     mapcount: MapCount | NotObservable
@@ -73,13 +71,13 @@ class Evidence:
     bench: BenchRecord | NotObservable
 
 
-def gather() -> Evidence:
+def gather() -> Gathered:
     """Measure and read everything; takes some seconds and leaves nothing behind."""
-    return Evidence(
+    return Gathered(
         release=platform.release(),
         rule=probe.find_rule(),
-        cases=tuple(sweep(TELLING_KIB, top_offset_kib=0)),
-        small={kib: observe([kib * KIB] * MAPPINGS, Touch.EACH) for kib in SMALL_KIB},
+        cases=tuple(sweep.sweep(sweep.TELLING_KIB, top_offset_kib=0)),
+        small={kib: observe([kib * KIB] * sweep.MAPPINGS, Touch.EACH) for kib in SMALL_KIB},
         coalesced={rule: coalesce.coalesce(rule) for rule in (Rule.FORCED, Rule.MULTIPLES)},
         mapcount=mapcount.map_until_refused(),
         streams=streams.measure_streams(),

@@ -18,7 +18,7 @@ from hugeprobe.sizes import format_kib
 if TYPE_CHECKING:
     from hugeprobe.bench.record import BenchRecord, CellFacts
     from hugeprobe.bench.summary import Effect, Moment
-    from hugeprobe.claims.evidence import Evidence
+    from hugeprobe.claims.evidence import Gathered
 
 HIGH: Final = 0.9
 """Share of huge pages that the issue names."""
@@ -35,7 +35,7 @@ _NO_BENCH: Final = NotObservable("there is no recorded benchmark of it")
 _ABOVE_HIGH: Final = f"more than {HIGH:.0%} huge"
 
 
-def prevents(evidence: Evidence) -> Finding:
+def prevents(evidence: Gathered) -> Finding:
     """Claim 8: aligning only multiples prevents gaps, lets VMAs merge, and enables coalescing."""
     found = pairs(evidence.kernels)
     equal = [pair.multiples for pair in found if pair.is_equal]
@@ -68,7 +68,7 @@ def prevents(evidence: Evidence) -> Finding:
     )
 
 
-def high_share(evidence: Evidence) -> Finding:
+def high_share(evidence: Gathered) -> Finding:
     """Claim 9: with the fix, more than 90 % is huge."""
     fixed = [case for case in evidence.cases if case.rule is Rule.MULTIPLES]
     if not fixed:
@@ -106,7 +106,7 @@ def _share_of_processes(record: BenchRecord | NotObservable) -> str:
     )
 
 
-def throughput(evidence: Evidence) -> Finding:
+def throughput(evidence: Gathered) -> Finding:
     """Claim 10: throughput improves by up to 32 times."""
     record = evidence.bench
     if isinstance(record, NotObservable):
@@ -138,7 +138,7 @@ def _where(effect: Effect) -> str:
     return f"{MOMENT_WORDS[effect.moment]} of {effect.cell.workload} on {effect.cell.runtime}"
 
 
-def yolov5(evidence: Evidence) -> Finding:
+def yolov5(evidence: Gathered) -> Finding:
     """Claim 11: YOLOv5 with changing sizes regresses, and is restored."""
     record = evidence.bench
     found = bounds(record, ["first", "steady"], lambda cell: cell.workload.startswith("yolo"))
@@ -175,7 +175,7 @@ def _first_faults(record: BenchRecord, cell: CellFacts, arm: str) -> float:
     return statistics.median(counted) if counted else float("nan")
 
 
-def bert(evidence: Evidence) -> Finding:
+def bert(evidence: Gathered) -> Finding:
     """Claim 12: BERT on both runtimes is affected."""
     record = evidence.bench
     if isinstance(record, NotObservable):
@@ -211,7 +211,7 @@ def bert(evidence: Evidence) -> Finding:
     )
 
 
-def allocation_errors(evidence: Evidence) -> Finding:
+def allocation_errors(evidence: Gathered) -> Finding:
     """Claim 13: allocation errors occur, and vanish with the fix."""
     counted = evidence.mapcount
     most = _most_vmas(evidence)
@@ -241,7 +241,7 @@ def allocation_errors(evidence: Evidence) -> Finding:
     )
 
 
-def _most_vmas(evidence: Evidence) -> int:
+def _most_vmas(evidence: Gathered) -> int:
     """Return the mappings of the largest process that any record knows."""
     counts = [0]
     for rule, fix in footprints(evidence.kernels).values():
@@ -251,7 +251,7 @@ def _most_vmas(evidence: Evidence) -> int:
     return max(counts)
 
 
-def authorship(evidence: Evidence) -> Finding:
+def authorship(evidence: Gathered) -> Finding:
     """Claim 14: the fix is the reporter's; 6.6 is affected, 6.6.8 is patched."""
     here = evidence.rule.rule
     is_66 = evidence.release.split(".")[:2] == ["6", "6"]

@@ -11,10 +11,10 @@ from hugeprobe.errors import NotObservable
 from hugeprobe.sharing.pair import Shared
 
 if TYPE_CHECKING:
-    from hugeprobe.claims.evidence import Evidence
+    from hugeprobe.claims.evidence import Gathered
 
 
-def custom_builds(evidence: Evidence) -> Finding:
+def custom_builds(evidence: Gathered) -> Finding:
     """Claim 15: custom builds and benchmarks of dynamic workloads need guidance."""
     found = pairs(evidence.kernels)
     if not found:
@@ -31,7 +31,7 @@ def custom_builds(evidence: Evidence) -> Finding:
     )
 
 
-def shared_memory(evidence: Evidence) -> Finding:
+def shared_memory(evidence: Gathered) -> Finding:
     """Claim 16: settings matter for inference over shared memory."""
     shares = {
         name: each.second.mapping.huge_kib / max(1, each.second.mapping.rss_kib or 0)

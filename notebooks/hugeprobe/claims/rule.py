@@ -24,7 +24,7 @@ from hugeprobe.sizes import KIB
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hugeprobe.claims.evidence import Evidence
+    from hugeprobe.claims.evidence import Gathered
     from hugeprobe.kernels.record import RecordedFootprint
 
 NO_PAIR: Final = NotObservable("there is no record of the two kernels that differ in one line")
@@ -32,7 +32,7 @@ COMMIT: Final = "[efa7df3e3bb5](https://git.kernel.org/linus/efa7df3e3bb5)"
 FIX: Final = "[d4148aeab412](https://git.kernel.org/linus/d4148aeab412)"
 
 
-def kernels_source(evidence: Evidence) -> Source:
+def kernels_source(evidence: Gathered) -> Source:
     """Return the record of kernels as a source."""
     if isinstance(evidence.kernels, NotObservable):
         return recorded("no record of kernels")
@@ -42,14 +42,14 @@ def kernels_source(evidence: Evidence) -> Source:
     )
 
 
-def bench_source(evidence: Evidence) -> Source:
+def bench_source(evidence: Gathered) -> Source:
     """Return the benchmark as a source."""
     if isinstance(evidence.bench, NotObservable):
         return recorded("no benchmark")
     return recorded(f"{len(evidence.bench.runs):,} runs, {evidence.bench.date}")
 
 
-def alignment(evidence: Evidence) -> Finding:
+def alignment(evidence: Gathered) -> Finding:
     """Claim 1: every anonymous mapping of at least a PMD is aligned."""
     found = pairs(evidence.kernels)
     here = evidence.rule.rule
@@ -79,7 +79,7 @@ def alignment(evidence: Evidence) -> Finding:
     )
 
 
-def gaps(evidence: Evidence) -> Finding:
+def gaps(evidence: Gathered) -> Finding:
     """Claim 2: that makes artificial gaps."""
     found = pairs(evidence.kernels)
     odd = [pair for pair in found if pair.is_odd]
@@ -103,7 +103,7 @@ def gaps(evidence: Evidence) -> Finding:
     )
 
 
-def prevents(evidence: Evidence) -> Finding:
+def prevents(evidence: Gathered) -> Finding:
     """Claim 3: the gaps keep huge pages from forming, and VMAs from merging."""
     found = pairs(evidence.kernels)
     if not found:
@@ -127,7 +127,7 @@ def _both_ways(worse: int, better: int, also: int = 0) -> Verdict:
     return Verdict.REFUTED
 
 
-def small(evidence: Evidence) -> Finding:
+def small(evidence: Gathered) -> Finding:
     """Claim 4: buffers such as 1.5 and 1.8 MB suffer."""
     short = [pair for pair in pairs(evidence.kernels) if pair.is_short]
     beside = [
@@ -199,7 +199,7 @@ def _huge_below_pmd(pair: Pair, rule: Rule) -> tuple[int, int]:
     return huge, sum(mapping.length for mapping in mappings)
 
 
-def faults(evidence: Evidence) -> Finding:
+def faults(evidence: Gathered) -> Finding:
     """Claim 5: it increases page faults."""
     found = pairs(evidence.kernels)
     if not found:
@@ -226,7 +226,7 @@ def _inferences(processes: dict[str, tuple[RecordedFootprint, RecordedFootprint]
     )
 
 
-def caches(evidence: Evidence) -> Finding:
+def caches(evidence: Gathered) -> Finding:
     """Claim 6: it lowers cache and TLB performance."""
     streams = evidence.streams
     source = cited(f"{FIX}: up to 600 % in cactuBSSN, on some processors")
@@ -252,7 +252,7 @@ def caches(evidence: Evidence) -> Finding:
     )
 
 
-def inference(evidence: Evidence) -> Finding:
+def inference(evidence: Gathered) -> Finding:
     """Claim 7: it makes inference slower."""
     processes = footprints(evidence.kernels)
     warm = bounds(evidence.bench, ["steady"])

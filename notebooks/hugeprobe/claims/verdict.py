@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hugeprobe.claims.evidence import Evidence
+    from hugeprobe.claims.evidence import Gathered
     from hugeprobe.errors import NotObservable
 
 
@@ -84,7 +84,7 @@ class Claim:
 
     number: int
     title: str
-    judge: Callable[[Evidence], Finding]
+    judge: Callable[[Gathered], Finding]
 
 
 @dataclass(frozen=True, slots=True)

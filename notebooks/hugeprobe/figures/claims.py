@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from hugeprobe.bench.record import BenchRecord
     from hugeprobe.claims.coalesce import Coalesced
-    from hugeprobe.claims.evidence import Evidence
+    from hugeprobe.claims.evidence import Gathered
     from hugeprobe.claims.mapcount import MapCount
     from hugeprobe.claims.streams import Streams
     from hugeprobe.claims.verdict import Judged
@@ -87,7 +87,7 @@ def finding(judged: Sequence[Judged], number: int) -> Sentence:
     return Sentence(f"{badge(found.verdict)} {found.reason}{computed}")
 
 
-def small_table(evidence: Evidence) -> MarkdownTable | Sentence:
+def small_table(evidence: Gathered) -> MarkdownTable | Sentence:
     """Return where the running kernel puts buffers below a PMD, each written as it is mapped."""
     rows = []
     for kib, measured in evidence.small.items():
