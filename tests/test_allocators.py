@@ -6,11 +6,11 @@ import ctypes
 import ctypes.util
 import resource
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from hugeprobe import allocators, areas, blocks, children, inference, smaps
+from hugeprobe import allocators, areas, blocks, children, inference, preload, smaps
 from hugeprobe.allocators import (
     GLIBC,
     GLIBC_ADVISE,
@@ -33,9 +33,6 @@ from hugeprobe.inference import ONNXRUNTIME, OPENVINO
 from hugeprobe.placement import Rule, Touch
 from hugeprobe.probe import find_rule
 from hugeprobe.sizes import KIB, MIB
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FACTS = host_facts()
 COUNT = allocators.COUNT
@@ -145,6 +142,25 @@ def test_blocks_from_the_heap_are_huge(allocator: Allocator, size: int) -> None:
     assert found.blocks.minor_faults < found.asked_kib / 2048 * 2 + COUNT
 
 
+@needs_advice
+@pytest.mark.parametrize(
+    ("library", "plain", "told"),
+    [
+        ("libjemalloc.so.2", JEMALLOC_PLAIN, allocators.JEMALLOC),
+        ("libmimalloc.so.2", allocators.MIMALLOC_PLAIN, allocators.MIMALLOC),
+    ],
+)
+def test_an_allocator_that_is_told_to_advise_does(
+    library: str, plain: Allocator, told: Allocator
+) -> None:
+    if preload.library(str(plain.library)) != library:
+        pytest.skip(f"{library} is what is known to do so")
+    if Path("/proc/sys/vm/nr_hugepages").read_text().strip() != "0":
+        pytest.skip("mimalloc takes reserved huge pages where there are some")
+    assert measured(plain, 3 * MIB).coverage == 0
+    assert measured(told, 3 * MIB).coverage > 0.9
+
+
 @pytest.mark.parametrize("allocator", allocators.ALLOCATORS, ids=lambda each: each.name)
 def test_blocks_are_apart_and_hold_what_was_asked(allocator: Allocator) -> None:
     found = measured(allocator, 3 * MIB)
@@ -162,7 +178,7 @@ def test_a_missing_library_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
     for allocator in PRELOADED:
         found = allocate(allocator, 2 * MIB, Touch.EACH)
         assert isinstance(found, NotObservable)
-        assert "is not installed; Debian has it in the package lib" in str(found)
+        assert "is not installed; Debian and Ubuntu have it in the package lib" in str(found)
 
 
 def test_too_little_memory_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ from hugeprobe.host import Khugepaged, host_facts, usable_memory_kib
 from hugeprobe.pagemap import Anonymous
 from hugeprobe.remedies import Cut
 from hugeprobe.smaps import Mapping
+from hugeprobe.smaps.headers import kind_of
 from hugeprobe.strips import State, strips
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def mapping(
         "device": "00:00",
         "inode": 0,
         "name": name,
-        "kind": smaps._kind(name, shared=shared),
+        "kind": kind_of(name, shared=shared),
         "size_kib": length // KIB,
         "rss_kib": anonymous if rss is None else rss,
         "anonymous_kib": anonymous,

@@ -26,7 +26,8 @@ from hugeprobe.errors import (
     ProbeError,
     ProcessGoneError,
 )
-from hugeprobe.smaps import Kind, Snapshot
+from hugeprobe.smaps import Kind, Snapshot, columns, lines
+from hugeprobe.smaps.fields import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,11 +40,11 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc to
 
 
 def by_lines(text: bytes) -> Snapshot:
-    return Snapshot("self", smaps._by_lines(np.frombuffer(text, np.uint8)))
+    return Snapshot("self", lines.by_lines(np.frombuffer(text, np.uint8)))
 
 
 def by_columns(text: bytes) -> Snapshot:
-    return Snapshot("self", smaps._by_columns(np.frombuffer(text, np.uint8)))
+    return Snapshot("self", columns.by_columns(np.frombuffer(text, np.uint8)))
 
 
 # What a sample means ------------------------------------------------------------------------------
@@ -196,7 +197,7 @@ def test_rollup_as_json() -> None:
 
 # Both parsers -------------------------------------------------------------------------------------
 
-KNOWN = [label.decode() for label in smaps._FIELDS if label not in (b"Size", b"THPeligible")]
+KNOWN = [label.decode() for label in FIELDS if label not in (b"Size", b"THPeligible")]
 NAMES = st.one_of(
     st.sampled_from(
         ["", "", "[heap]", "[anon:a b]", "/a b/c (deleted)", "/x\\012y", "/\u00e9\r\x1c"]
@@ -308,7 +309,7 @@ def test_an_unknown_last_field_beside_a_wide_value_is_read_alike() -> None:
 def test_blocks_of_any_size_give_the_same(times: int, block: int) -> None:
     text = b"".join(NEW for _ in range(times))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(smaps, "_BLOCK", block)
+        patch.setattr(columns, "_BLOCK", block)
         assert equal(by_columns(text), by_lines(text))
 
 

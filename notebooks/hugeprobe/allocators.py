@@ -15,7 +15,7 @@ from mmap import PAGESIZE
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hugeprobe import children, inference, profiles, smaps
+from hugeprobe import children, inference, preload, profiles, smaps
 from hugeprobe.areas import Resident, too_much
 from hugeprobe.arms import Arm
 from hugeprobe.blocks import Blocks, Request
@@ -97,7 +97,7 @@ JEMALLOC_PLAIN: Final = Allocator("jemalloc", "jemalloc as it is.", library="jem
 JEMALLOC: Final = Allocator(
     "jemalloc, advise",
     "jemalloc advises huge pages for all that it takes.",
-    env={"MALLOC_CONF": "thp:always"},
+    env=preload.ADVICE["jemalloc"],
     library="jemalloc",
 )
 TCMALLOC: Final = Allocator(
@@ -107,8 +107,7 @@ MIMALLOC_PLAIN: Final = Allocator("mimalloc", "mimalloc as it is.", library="mim
 MIMALLOC: Final = Allocator(
     "mimalloc, advise",
     "mimalloc takes reserved huge pages, and where there are none advises transparent ones.",
-    # The name without ALLOW is that of versions before 2.1.
-    env={"MIMALLOC_ALLOW_LARGE_OS_PAGES": "1", "MIMALLOC_LARGE_OS_PAGES": "1"},
+    env=preload.ADVICE["mimalloc"],
     library="mimalloc",
 )
 ON_GLIBC: Final = (GLIBC, GLIBC_ADVISE, GLIBC_LATER, GLIBC_KEEP, NUMPY)

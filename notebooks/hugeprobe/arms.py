@@ -91,14 +91,23 @@ KEEP: Final = Arm(
 JEMALLOC: Final = Arm(
     "jemalloc",
     "jemalloc in place of glibc's allocator, told to advise huge pages everywhere.",
-    env={**_SANITIZERS, "MALLOC_CONF": "thp:always"},
+    env={**_SANITIZERS, **preload.ADVICE["jemalloc"]},
     allocator="jemalloc",
 )
 TCMALLOC: Final = Arm(
     "tcmalloc", "tcmalloc in place of glibc's allocator.", env=_SANITIZERS, allocator="tcmalloc"
 )
 MIMALLOC: Final = Arm(
-    "mimalloc", "mimalloc in place of glibc's allocator.", env=_SANITIZERS, allocator="mimalloc"
+    "mimalloc",
+    "mimalloc in place of glibc's allocator, as it is.",
+    env=_SANITIZERS,
+    allocator="mimalloc",
+)
+MIMALLOC_ADVISE: Final = Arm(
+    "mimalloc-advise",
+    "mimalloc in place of glibc's allocator, told to advise huge pages.",
+    env={**_SANITIZERS, **preload.ADVICE["mimalloc"]},
+    allocator="mimalloc",
 )
 COLLAPSE: Final = Arm(
     "collapse", "Once it is warm, the process makes huge what can be.", collapse=True
@@ -200,6 +209,7 @@ UNPRIVILEGED: Final = (
     JEMALLOC,
     TCMALLOC,
     MIMALLOC,
+    MIMALLOC_ADVISE,
     COLLAPSE,
     NO_ARENA,
     NO_ARENA_ADVISE,

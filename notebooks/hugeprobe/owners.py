@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
+from hugeprobe.enums import Words
 from hugeprobe.sizes import KIB, MIB
 from hugeprobe.smaps import Kind
 
@@ -43,7 +43,7 @@ ALLOCATORS: Final = ("jemalloc", "tcmalloc", "mimalloc", "musl")
 """Programs of :func:`programs` in whose place glibc does not allocate."""
 
 
-class Evidence(str, Enum):
+class Evidence(Words):
     """By what an owner is known."""
 
     NAME = "name"
@@ -52,11 +52,8 @@ class Evidence(str, Enum):
     FORM = "form"
     NONE = "nothing"
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class Owner(str, Enum):
+class Owner(Words):
     """What a mapping is used for."""
 
     HEAP = "malloc: first heap"
@@ -74,9 +71,6 @@ class Owner(str, Enum):
     FILE = "libraries, files"
     SHARED = "shared memory"
     KERNEL = "the kernel's own"
-
-    def __str__(self) -> str:
-        return self.value
 
     @property
     def known_by(self) -> Evidence:

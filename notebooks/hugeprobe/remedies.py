@@ -7,10 +7,10 @@ once where that is possible (``MADV_COLLAPSE``), because it needs no restart and
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from hugeprobe.coverage import Backing
+from hugeprobe.enums import Words
 from hugeprobe.owners import ALLOCATORS
 from hugeprobe.profiles import choose
 from hugeprobe.sizes import format_kib
@@ -24,7 +24,7 @@ _POOL_COST: Final = "a change of the program, up to 2 MiB a block; what librarie
 _CHANGE: Final = "a change of the program"
 
 
-class Cut(str, Enum):
+class Cut(Words):
     """In what two mappings differ that the kernel could else have joined."""
 
     PROTECTION = "protection"
@@ -34,11 +34,8 @@ class Cut(str, Enum):
     FLAGS = "flags"
     UNKNOWN = "an unknown difference"
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class OfFiles(str, Enum):
+class OfFiles(Words):
     """Why resident memory of files, or shared memory, is not mapped by PMDs."""
 
     OUTSIDE = "outside ranges"
@@ -52,11 +49,8 @@ class OfFiles(str, Enum):
     SHARED_WAITING = "shared waiting"
     """Shared memory, for which THP is on: allocated when it was off, or no huge page was free."""
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class Collapse(str, Enum):
+class Collapse(Words):
     """Whether ``hugeprobe collapse`` can make memory of the process huge now."""
 
     YES = "yes"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from hugeprobe.coverage import COULD_BE_HUGE, Backing, adjacent
+from hugeprobe.enums import Words
 from hugeprobe.errors import NotObservable
 from hugeprobe.sizes import KIB
 from hugeprobe.smaps import Kind
@@ -28,16 +28,13 @@ _CELLS: Final = 40
 _ANONYMOUS: Final = (Kind.ANONYMOUS, Kind.HEAP, Kind.STACK)
 
 
-class State(str, Enum):
+class State(Words):
     """What most of the resident anonymous memory of a cell is."""
 
     HUGE = "huge"
     COULD = "could be huge"
     CANNOT = "cannot be as it is mapped"
     NONE = "nothing resident"
-
-    def __str__(self) -> str:
-        return self.value
 
     @staticmethod
     def of(backing: Backing) -> State:

@@ -112,7 +112,7 @@ class Plan:
 
 _MAIN: Final = (_arms.DEFAULT, _arms.AGAIN, _arms.OFF, _arms.ADVISE, _arms.KEEP, _arms.TOUCHED)
 _SLOW: Final = (_arms.DEFAULT, _arms.OFF, _arms.KEEP, _arms.TOUCHED)
-_ALLOCATORS: Final = (_arms.JEMALLOC, _arms.TCMALLOC, _arms.MIMALLOC)
+_ALLOCATORS: Final = (_arms.JEMALLOC, _arms.TCMALLOC, _arms.MIMALLOC, _arms.MIMALLOC_ADVISE)
 _BACKED: Final = (_arms.BACKED, _arms.ADVISE_BACKED, _arms.KEEP_BACKED)
 _LATER: Final = (_arms.COLLAPSE,)
 _ARENA: Final = (

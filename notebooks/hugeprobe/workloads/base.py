@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hugeprobe.workloads.graphs import built
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from onnx import ModelProto
 
     from hugeprobe.errors import NotObservable
 
@@ -90,24 +97,88 @@ class Workload(Protocol):
         """Answer one request: usually one call of the model."""
 
 
-class Stateless:
-    """The part that is the same for every workload of a name whose requests are one call each."""
+class Named:
+    """The part that is the same for every workload that is found by its name."""
 
     __slots__ = ()
     name: str
+
+    def spec(self, model: Path) -> str:
+        """Return the name, by which it is found in every process."""
+        return self.name
+
+
+class Stateless(Named):
+    """The part that is the same for every workload of a name whose requests are one call each."""
+
+    __slots__ = ()
 
     @property
     def state(self) -> Mapping[str, str]:
         """No input comes from the call before."""
         return _STATELESS
 
-    def spec(self, model: Path) -> str:
-        """Return the name, by which it is found in every process."""
-        return self.name
-
     def infer(self, model: Model, inputs: Inputs) -> Outputs:
         """Call the model once."""
         return model(inputs)
+
+
+Config = TypeVar("Config")
+"""The sizes of one kind of model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn(Named, ABC, Generic[Config]):
+    """The part that is the same for every model that is built here, with weights drawn at random.
+
+    Parameters
+    ----------
+    name
+        Short name.
+    config
+        Sizes of the model.
+    shapes
+        Input shapes in the order they arrive; each kind of model says what they are of.
+    memory_kib
+        Upper bound of the resident memory of one run, in KiB.
+    weight_seed
+        Seed of the weights; inputs have a seed of their own.
+    """
+
+    name: str
+    config: Config
+    shapes: tuple[Shape, ...]
+    memory_kib: int
+    weight_seed: int = 0
+
+    shards: ClassVar[bool] = False
+    """Whether each large array of weights becomes a file of its own."""
+
+    @property
+    def licence(self) -> str:
+        """SPDX identifier of the licence of the weights."""
+        return "Apache-2.0"
+
+    @property
+    def source(self) -> str:
+        """Where the weights come from."""
+        return f"random weights, seed {self.weight_seed}, built here"
+
+    def model_path(self, cache: Path) -> Path | NotObservable:
+        """Return the ONNX file, built on first use, which takes up to 20 s for each GiB."""
+        recipe = (self.config, self.weight_seed)
+        module = inspect.getfile(type(self))
+        return built(cache, self.name, recipe, module, self.build, shards=self.shards)
+
+    @abstractmethod
+    def build(self) -> ModelProto:
+        """Build the model.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If the package onnx is not installed.
+        """
 
 
 def generator(seed: int, shape: Shape) -> np.random.Generator:

@@ -15,16 +15,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from hugeprobe.errors import BadRequestError
-from hugeprobe.workloads.base import Inputs, Shape, Stateless, generator
-from hugeprobe.workloads.graphs import Graph, built
+from hugeprobe.workloads.base import Drawn, Inputs, Shape, Stateless, generator
+from hugeprobe.workloads.graphs import Graph
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
     from onnx import ModelProto
-
-    from hugeprobe.errors import NotObservable
 
 _MASKED: Final = np.finfo(np.float32).min
 
@@ -51,28 +47,8 @@ class BertConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Bert(Stateless):
-    """A BERT encoder whose batch and length are dynamic.
-
-    Parameters
-    ----------
-    name
-        Short name.
-    config
-        Sizes of the network.
-    shapes
-        ``(batch, length)`` of the token arrays.
-    memory_kib
-        Upper bound of the resident memory of one run, in KiB.
-    weight_seed
-        Seed of the weights; inputs have a seed of their own.
-    """
-
-    name: str
-    config: BertConfig
-    shapes: tuple[Shape, ...]
-    memory_kib: int
-    weight_seed: int = 0
+class Bert(Drawn[BertConfig], Stateless):
+    """A BERT encoder whose batch and length are dynamic; a shape is ``(batch, length)``."""
 
     @property
     def description(self) -> str:
@@ -83,20 +59,9 @@ class Bert(Stateless):
             "batch and length dynamic."
         )
 
-    @property
-    def licence(self) -> str:
-        """SPDX identifier of the licence of the weights."""
-        return "Apache-2.0"
-
-    @property
-    def source(self) -> str:
-        """Where the weights come from."""
-        return f"random weights, seed {self.weight_seed}, built here"
-
-    def model_path(self, cache: Path) -> Path | NotObservable:
-        """Return the ONNX file, built on first use (about 2 s for each 100 MiB of weights)."""
-        recipe = (self.config, self.weight_seed)
-        return built(cache, self.name, recipe, __file__, lambda: build(*recipe))
+    def build(self) -> ModelProto:
+        """Build it from its sizes, with weights from its seed."""
+        return build(self.config, self.weight_seed)
 
     def inputs(self, shape: Shape, seed: int) -> Inputs:
         """Draw token numbers, and a mask that pads each text after half its length or later.

@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from hugeprobe.errors import BadRequestError
-from hugeprobe.workloads.base import Inputs, Model, Outputs, Shape, generator
-from hugeprobe.workloads.graphs import Graph, Value, built
+from hugeprobe.workloads.base import Drawn, Inputs, Model, Outputs, Shape, generator
+from hugeprobe.workloads.graphs import Graph, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from onnx import ModelProto
-
-    from hugeprobe.errors import NotObservable
 
 _EPSILON: Final = 1e-5
 _MASKED: Final = float(np.finfo(np.float32).min)
@@ -62,28 +59,11 @@ class DecoderConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Decoder:
+class Decoder(Drawn[DecoderConfig]):
     """A decoder whose batch is dynamic, and whose cache grows by one token a call.
 
-    Parameters
-    ----------
-    name
-        Short name.
-    config
-        Sizes of the network.
-    shapes
-        ``(batch, tokens)``: so many texts at once, so many calls one after another.
-    memory_kib
-        Upper bound of the resident memory of one run, in KiB.
-    weight_seed
-        Seed of the weights; inputs have a seed of their own.
+    A shape is ``(batch, tokens)``: so many texts at once, so many calls one after another.
     """
-
-    name: str
-    config: DecoderConfig
-    shapes: tuple[Shape, ...]
-    memory_kib: int
-    weight_seed: int = 0
 
     @property
     def description(self) -> str:
@@ -95,28 +75,13 @@ class Decoder:
         )
 
     @property
-    def licence(self) -> str:
-        """SPDX identifier of the licence of the weights."""
-        return "Apache-2.0"
-
-    @property
-    def source(self) -> str:
-        """Where the weights come from."""
-        return f"random weights, seed {self.weight_seed}, built here"
-
-    @property
     def state(self) -> Mapping[str, str]:
         """The cached keys and values of each layer."""
         return {f"past.{name}": f"present.{name}" for name in _caches(self.config)}
 
-    def model_path(self, cache: Path) -> Path | NotObservable:
-        """Return the ONNX file, built on first use."""
-        recipe = (self.config, self.weight_seed)
-        return built(cache, self.name, recipe, __file__, lambda: build(*recipe))
-
-    def spec(self, model: Path) -> str:
-        """Return the name, by which it is found in every process."""
-        return self.name
+    def build(self) -> ModelProto:
+        """Build it from its sizes, with weights from its seed."""
+        return build(self.config, self.weight_seed)
 
     def inputs(self, shape: Shape, seed: int) -> Inputs:
         """Draw token numbers.

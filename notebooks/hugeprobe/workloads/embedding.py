@@ -15,15 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from hugeprobe.workloads.base import Inputs, Shape, Stateless, generator
-from hugeprobe.workloads.graphs import Graph, built
+from hugeprobe.workloads.base import Drawn, Inputs, Shape, Stateless, generator
+from hugeprobe.workloads.graphs import Graph
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from onnx import ModelProto
-
-    from hugeprobe.errors import NotObservable
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +50,11 @@ class TablesConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedding(Stateless):
+class Embedding(Drawn[TablesConfig], Stateless):
     """A recommendation model whose batch and number of lookups are dynamic.
 
-    Parameters
-    ----------
-    name
-        Short name.
-    config
-        Sizes of the model.
-    shapes
-        ``(batch, lookups in each table)``.
-    memory_kib
-        Upper bound of the resident memory of one run, in KiB.
-    weight_seed
-        Seed of the weights; inputs have a seed of their own.
+    A shape is ``(batch, lookups in each table)``.
     """
-
-    name: str
-    config: TablesConfig
-    shapes: tuple[Shape, ...]
-    memory_kib: int
-    weight_seed: int = 0
 
     @property
     def description(self) -> str:
@@ -85,20 +64,9 @@ class Embedding(Stateless):
             f"{self.config.kib // 1024} MiB are gathered at random and summed."
         )
 
-    @property
-    def licence(self) -> str:
-        """SPDX identifier of the licence of the weights."""
-        return "Apache-2.0"
-
-    @property
-    def source(self) -> str:
-        """Where the weights come from."""
-        return f"random weights, seed {self.weight_seed}, built here"
-
-    def model_path(self, cache: Path) -> Path | NotObservable:
-        """Return the ONNX file, built on first use (about 10 s for each GiB of tables)."""
-        recipe = (self.config, self.weight_seed)
-        return built(cache, self.name, recipe, __file__, lambda: build(*recipe))
+    def build(self) -> ModelProto:
+        """Build it from its sizes, with weights from its seed."""
+        return build(self.config, self.weight_seed)
 
     def inputs(self, shape: Shape, seed: int) -> Inputs:
         """Draw row numbers, independently for each table."""

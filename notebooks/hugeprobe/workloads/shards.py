@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 
 from hugeprobe.errors import BadRequestError
-from hugeprobe.workloads.base import Inputs, Shape, Stateless, generator
-from hugeprobe.workloads.graphs import Graph, built
+from hugeprobe.workloads.base import Drawn, Inputs, Shape, Stateless, generator
+from hugeprobe.workloads.graphs import Graph
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from onnx import ModelProto
-
-    from hugeprobe.errors import NotObservable
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +42,10 @@ class LayersConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Shards(Stateless):
-    """A stack of dense layers.
+class Shards(Drawn[LayersConfig], Stateless):
+    """A stack of dense layers; a shape is ``(batch, width)``."""
 
-    Parameters
-    ----------
-    name
-        Short name.
-    config
-        Sizes of the model.
-    shapes
-        ``(batch, width)``.
-    memory_kib
-        Upper bound of the resident memory of one run, in KiB.
-    weight_seed
-        Seed of the weights; inputs have a seed of their own.
-    """
-
-    name: str
-    config: LayersConfig
-    shapes: tuple[Shape, ...]
-    memory_kib: int
-    weight_seed: int = 0
+    shards: ClassVar[bool] = True
 
     @property
     def description(self) -> str:
@@ -77,20 +55,9 @@ class Shards(Stateless):
             "with next to no arithmetic."
         )
 
-    @property
-    def licence(self) -> str:
-        """SPDX identifier of the licence of the weights."""
-        return "Apache-2.0"
-
-    @property
-    def source(self) -> str:
-        """Where the weights come from."""
-        return f"random weights, seed {self.weight_seed}, built here"
-
-    def model_path(self, cache: Path) -> Path | NotObservable:
-        """Return the ONNX file, built on first use with its shards (about 10 s for each GiB)."""
-        recipe = (self.config, self.weight_seed)
-        return built(cache, self.name, recipe, __file__, lambda: build(*recipe), shards=True)
+    def build(self) -> ModelProto:
+        """Build it from its sizes, with weights from its seed."""
+        return build(self.config, self.weight_seed)
 
     def inputs(self, shape: Shape, seed: int) -> Inputs:
         """Draw normally distributed vectors.

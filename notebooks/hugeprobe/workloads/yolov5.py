@@ -16,15 +16,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from hugeprobe.errors import BadRequestError
-from hugeprobe.workloads.base import Inputs, Shape, Stateless, generator
-from hugeprobe.workloads.graphs import Graph, built
+from hugeprobe.workloads.base import Drawn, Inputs, Shape, Stateless, generator
+from hugeprobe.workloads.graphs import Graph
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from onnx import ModelProto
-
-    from hugeprobe.errors import NotObservable
 
 _STRIDE: Final = 32  # of the coarsest head
 _ANCHORS: Final = 3
@@ -51,48 +47,20 @@ class YoloConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Yolo(Stateless):
+class Yolo(Drawn[YoloConfig], Stateless):
     """A detector whose batch, height and width are dynamic.
 
-    Parameters
-    ----------
-    name
-        Short name.
-    config
-        Sizes of the network.
-    shapes
-        ``(batch, 3, height, width)``; height and width are multiples of 32.
-    memory_kib
-        Upper bound of the resident memory of one run, in KiB.
-    weight_seed
-        Seed of the weights; inputs have a seed of their own.
+    A shape is ``(batch, 3, height, width)``; height and width are multiples of 32.
     """
-
-    name: str
-    config: YoloConfig
-    shapes: tuple[Shape, ...]
-    memory_kib: int
-    weight_seed: int = 0
 
     @property
     def description(self) -> str:
         """What it is, in one sentence."""
         return "Object detector in fp32 with the layers of YOLOv5, image sizes that change."
 
-    @property
-    def licence(self) -> str:
-        """SPDX identifier of the licence of the weights."""
-        return "Apache-2.0"
-
-    @property
-    def source(self) -> str:
-        """Where the weights come from."""
-        return f"random weights, seed {self.weight_seed}, built here"
-
-    def model_path(self, cache: Path) -> Path | NotObservable:
-        """Return the ONNX file, built on first use."""
-        recipe = (self.config, self.weight_seed)
-        return built(cache, self.name, recipe, __file__, lambda: build(*recipe))
+    def build(self) -> ModelProto:
+        """Build it from its sizes, with weights from its seed."""
+        return build(self.config, self.weight_seed)
 
     def inputs(self, shape: Shape, seed: int) -> Inputs:
         """Draw an image of noise in [0, 1).
