@@ -135,7 +135,7 @@ def filled(source: str, build: Build, evidence: str, *, rst: bool) -> str:
             blocks.append(text)  # a table
         else:
             blocks.append("\n".join(map(wrapped, re.split(r"\n(?=\s*[*-] )", text))))
-    return "\n\n".join(blocks)
+    return "\n\n".join(blocks).rstrip("\n") + "\n"
 
 
 def wrapped(item: str) -> str:
