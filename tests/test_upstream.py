@@ -28,13 +28,14 @@ SVG = (
     'aria-label="A finding"><path style="fill: var(--hp-huge, #1f7a8c); stroke: currentColor"/>'
     "</svg>"
 )
+PAPERS = (upstream.NOTE, upstream.REQUEST)
 TABLE = "| run | `faults` |\n|:--|--:|\n| a | 1 |"
 
 
 def make_build(folder: Path, **other: dict[str, str]) -> upstream.Build:
     """Make notebooks that put out what the sources want, or what ``other`` says by cell."""
     texts = [path.read_text(encoding="utf-8") for path in upstream.SOURCES.iterdir()]
-    marks = set(re.findall(r"\{\{([\w-]+#[\w-]+)\}\}", "".join(texts)))
+    marks = set(re.findall(r"\{\{([\w-]+#[\w-]+)(?:\|\d+)?\}\}", "".join(texts)))
     outputs: dict[str, dict[str, str]] = {
         mark: {"text/markdown": TABLE if "table" in mark or "why" in mark else "It took `1` step."}
         for mark in marks
@@ -58,8 +59,7 @@ def files(tmp_path: Path) -> dict[str, str]:
 
 def test_everything_is_there_with_nothing_left_to_fill(files: dict[str, str]) -> None:
     pictures = {f"docs/articles_en/assets/images/{name}" for name in upstream.FIGURES}
-    papers = {upstream.ARTICLE, upstream.NOTE, upstream.REQUEST}
-    assert set(files) == pictures | papers | set(upstream.PATCHES)
+    assert set(files) == {upstream.ARTICLE, *PAPERS} | pictures | set(upstream.PATCHES)
     for name, content in files.items():
         assert "{{" not in content, name
         assert "shared:" not in content, name
@@ -75,10 +75,17 @@ def test_figures_say_where_they_were_measured(files: dict[str, str]) -> None:
     assert "It took ``1`` step." in article
 
 
-def test_the_evidence_can_be_moved(tmp_path: Path) -> None:
+def test_columns_that_only_the_guide_needs_are_left_out() -> None:
+    assert upstream.first_columns(TABLE, 1) == "| run |\n|:--|\n| a |"
+
+
+def test_where_the_evidence_is_is_said_or_asked_for(files: dict[str, str], tmp_path: Path) -> None:
+    assert "`Issue that asks for this article" in files[upstream.ARTICLE]
+    assert all(upstream.TO_ADD in " ".join(files[name].split()) for name in PAPERS)
     files = upstream.contribution(make_build(tmp_path), "https://example.org/guide/")
-    for name in (upstream.ARTICLE, upstream.NOTE, upstream.REQUEST):
+    for name in (upstream.ARTICLE, *PAPERS):
         assert "<https://example.org/guide/>" in files[name], name
+        assert "to be added" not in files[name], name
 
 
 def test_a_picture_has_its_own_colours_size_and_name(files: dict[str, str]) -> None:

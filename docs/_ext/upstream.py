@@ -33,14 +33,19 @@ FIGURES: Final = {
     "thp-first-inferences.svg": "dynamic-inference#growth",
 }
 """Pictures of the article, and the cells that drew them."""
-EVIDENCE: Final = "https://github.com/openvinotoolkit/openvino/issues/33136"
-"""Where the article leads to for measurements, until the guide has an address of its own."""
+PUBLISHED: Final = "`Measurements and probes behind this article <{url}>`__"
+ASKED: Final = (
+    "`Issue that asks for this article "
+    "<https://github.com/openvinotoolkit/openvino/issues/33136>`__"
+)
+TO_ADD: Final = "**to be added by the person who submits this: where they are published**"
+"""What stands for the address of the guide in the article, and without one there and elsewhere."""
 
 _INK: Final = "#1b1f23"
 _PIXELS: Final = 600
 """Width of a picture: its type is then as large as the text around it."""
 _COLUMNS: Final = 98
-_MARK: Final = re.compile(r"\{\{([^{}\s]+)\}\}")
+_MARK: Final = re.compile(r"\{\{([^{}|\s]+)(?:\|(\d+))?\}\}")
 _SHARED: Final = re.compile(r"^ *\.\. (?:end of )?shared: .*\n\n?", re.MULTILINE)
 _LITERAL: Final = re.compile(r"``[^`]+``|(?<!`)`[^`<]+`(?![`_])")
 _SVG: Final = "http://www.w3.org/2000/svg"
@@ -112,19 +117,32 @@ class Build:
         where += [f"{name} {known[name]}" for name in ("glibc", "OpenVINO") if name in known]
         return f"Measured on {date}: {', '.join(where)}."
 
-    def told(self, mark: str, evidence: str) -> str:
-        """Return what a mark in a source stands for."""
-        if mark == "evidence":
-            return evidence
-        text = self.measured_on() if mark == "measured-on" else self.output(mark, "text/markdown")
-        return text.replace("irtualisation", "irtualization")  # OpenVINO writes American English
+    def told(self, cell: str) -> str:
+        """Return a sentence or a table, in OpenVINO's American English."""
+        text = self.measured_on() if cell == "measured-on" else self.output(cell, "text/markdown")
+        return text.replace("irtualisation", "irtualization")
 
 
-def filled(source: str, build: Build, evidence: str, *, rst: bool) -> str:
-    """Put in what marks stand for, and break the lines of the paragraphs that have one."""
+def first_columns(table: str, count: int) -> str:
+    """Return the first columns of a table in Markdown."""
+    return "\n".join("|".join(row.split("|")[: count + 1]) + "|" for row in table.splitlines())
+
+
+def filled(source: str, build: Build, evidence: str | None, *, rst: bool) -> str:
+    """Put in what marks stand for, and break the lines of the paragraphs that have one.
+
+    A mark is ``{{notebook#label}}``, with ``|2`` behind the label for two columns of a table;
+    ``{{measured-on}}``; or ``{{evidence}}``.
+    """
 
     def replaced(mark: re.Match[str]) -> str:
-        text = build.told(mark[1], evidence)
+        if mark[1] == "evidence":
+            if rst:
+                return PUBLISHED.format(url=evidence) if evidence else ASKED
+            return f"<{evidence}>" if evidence else TO_ADD
+        text = build.told(mark[1])
+        if mark[2]:
+            text = first_columns(text, int(mark[2]))
         return re.sub(r"`([^`]+)`", r"``\1``", text) if rst else text
 
     blocks = []
@@ -170,8 +188,15 @@ def standalone(svg: str) -> str:
     return ET.tostring(root, encoding="unicode") + "\n"
 
 
-def contribution(build: Build, evidence: str = EVIDENCE) -> dict[str, str]:
+def contribution(build: Build, evidence: str | None = None) -> dict[str, str]:
     """Return every file of the contribution, by its path below the folder of the contribution.
+
+    Parameters
+    ----------
+    build
+        Where the figures are from.
+    evidence
+        Address of the published guide.
 
     Raises
     ------
@@ -198,7 +223,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--build", type=Path, default=Path("_build/jupyter_execute/notebooks"))
     parser.add_argument("--output", type=Path, default=Path("_build/upstream"))
-    parser.add_argument("--evidence", default=EVIDENCE, help="address of the published guide")
+    parser.add_argument("--evidence", help="address of the published guide")
     given = parser.parse_args()
     try:
         files = contribution(Build(given.build), given.evidence)
