@@ -74,6 +74,19 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def upstream(session: nox.Session) -> None:
+    """Write the contribution to OpenVINO's documentation into _build/upstream.
+
+    Its figures are those of the last build, which this makes first if there is none.
+    """
+    session.install(*SITE)
+    if not (BUILD / "html/searchindex.js").exists():  # what a build writes last
+        keep_out_of_home(session)
+        session.run(*SPHINX, "-W", "-E", "-b", "html", ".", str(BUILD / "html"))
+    session.run("python", "docs/_ext/upstream.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, types, spelling, and that notebooks hold no outputs."""
     session.install(*SITE, *TEST_TOOLS, *LINT_TOOLS)
