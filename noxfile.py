@@ -77,6 +77,12 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def notebooks(session: nox.Session) -> None:
+    """Write contents, installation and clean-up of every notebook anew, after a change of it."""
+    session.run("python", "tests/notebook_shape.py", *map(str, Path("notebooks").glob("*.ipynb")))
+
+
+@nox.session
 def linkcheck(session: nox.Session) -> None:
     """Ask other hosts for what the guide links to; fail for dead links, report the unreachable."""
     session.install(*SITE)
