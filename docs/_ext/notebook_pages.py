@@ -138,7 +138,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[nodes.Element]]) -> nodes
     words = [[nodes.paragraph(text=word) for word in columns]]
     for part, contents in ((nodes.thead(), words), (nodes.tbody(), rows)):
         part += [nodes.row("", *(nodes.entry("", content) for content in row)) for row in contents]
-        group += part
+        group.append(part)
     return nodes.table("", group, classes=["colwidths-auto", "long"])
 
 
