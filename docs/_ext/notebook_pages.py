@@ -137,7 +137,9 @@ def table(head: Iterable[str], rows: Iterable[Iterable[nodes.Element]]) -> nodes
     group += [nodes.colspec(colwidth=1) for _ in columns]
     words = [[nodes.paragraph(text=word) for word in columns]]
     for part, contents in ((nodes.thead(), words), (nodes.tbody(), rows)):
-        part += [nodes.row("", *(nodes.entry("", content) for content in row)) for row in contents]
+        part.extend(
+            nodes.row("", *(nodes.entry("", content) for content in row)) for row in contents
+        )
         group.append(part)
     return nodes.table("", group, classes=["colwidths-auto", "long"])
 
