@@ -22,6 +22,8 @@ TEST_TOOLS = (
     "dask-jobqueue>=0.9,<0.10",  # runs the recipe for Slurm
     "kubernetes-validate>=1.35,<2",  # carries the schemas of Kubernetes
     "pyyaml>=6,<7",
+    "httpx>=0.27,<1",  # asks JupyterLab's server
+    "websocket-client>=1.8,<2",  # runs cells there
 )
 LINT_TOOLS = (
     "ruff>=0.9,<1",
@@ -80,6 +82,13 @@ def lint(session: nox.Session) -> None:
 def notebooks(session: nox.Session) -> None:
     """Write contents, installation and clean-up of every notebook anew, after a change of it."""
     session.run("python", "tests/notebook_shape.py", *map(str, Path("notebooks").glob("*.ipynb")))
+
+
+@nox.session
+def lab(session: nox.Session) -> None:
+    """Run every notebook as a stranger on a bare JupyterLab does; or those named after ``--``."""
+    session.install(*TEST_TOOLS)
+    session.run("python", "tests/lab.py", *session.posargs)
 
 
 @nox.session

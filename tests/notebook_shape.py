@@ -15,8 +15,11 @@ from typing import Any, Final
 
 import notebook_needs
 
+INSTALL: Final = "install"
+"""Id of the cell that installs packages."""
+
 WRITTEN: Final = frozenset(
-    {"contents", "installation", "install", "begin", "clean-up", "clean-up-commands"}
+    {"contents", "installation", INSTALL, "begin", "clean-up", "clean-up-commands"}
 )
 """Ids of the cells that are written here."""
 
@@ -98,7 +101,7 @@ def shaped(notebook: dict[str, Any]) -> dict[str, Any]:
     begins = own and text_of(own[0]).startswith("## ")
     body = [
         markdown("installation", INSTALLATION),
-        code("install", install_command(requirements), {"tags": [NOT_AT_THE_BUILD]}),
+        code(INSTALL, install_command(requirements), {"tags": [NOT_AT_THE_BUILD]}),
         *([] if begins else [markdown("begin", BEGIN)]),
         *own,
         markdown("clean-up", CLEAN_UP),
