@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import notebook_shape
@@ -16,12 +17,13 @@ from jupyterlab_api import serving
 from stranger import KERNEL, ROOT, Stranger, arrived, bare_jupyterlab
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from jupyterlab_api import Ran, Session
 
 MOST_SECONDS: Final = 300
-MOST_MIB: Final = 2048
+MOST_MIB: Final = 3072
 _MEMORY: Final = {
     "kernel": "__import__('resource').getrusage(0).ru_maxrss",
     "child": "__import__('resource').getrusage(-1).ru_maxrss",
@@ -66,15 +68,14 @@ class Outcome:
 
 def run_in(stranger: Stranger, name: str) -> Outcome:
     """Open a notebook in JupyterLab, run all of its cells, and look at what happened."""
-    lock(stranger.clone / "notebooks/hugeprobe")
     before = files_of(stranger)
-    with serving(stranger) as server:
+    with locked(stranger.clone / "notebooks/hugeprobe"), serving(stranger) as server:
         path = f"notebooks/{name}.ipynb"
         notebook = server.ask("GET", f"contents/{path}")["content"]
         with server.session(path, KERNEL) as session:
             outcome = run_all(session, name, notebook["cells"])
     left = sorted(files_of(stranger) - before)
-    return outcome if not left else with_fault(outcome, f"it left {', '.join(left)}")
+    return replace(outcome, faults=[*outcome.faults, *(f"it left {path}" for path in left)])
 
 
 def run_all(session: Session, name: str, cells: list[dict[str, Any]]) -> Outcome:
@@ -125,10 +126,17 @@ def memory_of(session: Session) -> tuple[float, float]:
     return kernel, child
 
 
-def lock(folder: Path) -> None:
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
     """Take away the right to write in a folder, so that nothing is left there unseen."""
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(path.stat().st_mode & ~0o222)
+    modes = {path: path.stat().st_mode for path in (folder, *folder.rglob("*"))}
+    for path, mode in modes.items():
+        path.chmod(mode & ~0o222)
+    try:
+        yield
+    finally:
+        for path, mode in modes.items():
+            path.chmod(mode)
 
 
 def files_of(stranger: Stranger) -> set[str]:
@@ -136,12 +144,6 @@ def files_of(stranger: Stranger) -> set[str]:
     folders = (stranger.clone, stranger.home / "tmp")
     every = (path.relative_to(stranger.home) for folder in folders for path in folder.rglob("*"))
     return {str(path) for path in every if not {".venv", ".git"} & set(path.parts)}
-
-
-def with_fault(outcome: Outcome, fault: str) -> Outcome:
-    """Return an outcome with one more fault."""
-    outcome.faults.append(fault)
-    return outcome
 
 
 def main(names: list[str]) -> int:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs/run-it-yourself.md"
 ADDRESS: Final = "ADDRESS-OF-THIS-REPOSITORY"
+ORIGIN: Final = "origin"
 CLONE: Final = "guide"
 KERNEL: Final = "huge-pages"
 _NOBODY: Final = 65534
@@ -98,6 +99,11 @@ class Stranger:
         wrong = OfflineError if _NO_INDEX.search(said) else CommandFailedError
         raise wrong(f"`{' '.join(command)}` failed: {said}")
 
+    def type(self, lines: list[str]) -> None:
+        """Type commands into a terminal that stops at the first failure."""
+        script = "\n".join(["set -e", *lines])
+        self.run("bash", "-c", script.replace(ADDRESS, str(self.home / ORIGIN)))
+
 
 def own(folder: Path) -> None:
     """Give a folder with all that is in it to the stranger."""
@@ -153,23 +159,22 @@ def arrived(jupyter: Path) -> Iterator[Stranger]:
     with empty_home() as home:
         stranger = Stranger(home, jupyter)
         publish(stranger)
-        script = "\n".join(["set -e", *commands(PAGE)]).replace(ADDRESS, str(home / "origin"))
-        stranger.run("bash", "-c", script)
+        stranger.type(commands(PAGE))
         yield stranger
 
 
-def commands(page: Path) -> list[str]:
-    """Return the commands of the first block that clones, as a reader copies them."""
-    blocks = re.findall(r"(?ms)^```console\n(.*?)^```", page.read_text(encoding="utf-8"))
-    (block,) = (block for block in blocks if "git clone" in block)
-    return [line.removeprefix("$ ") for line in block.splitlines()]
+def commands(page: Path, having: str = "git clone") -> list[str]:
+    """Return the commands of the block on a page that has this in it, as a reader copies them."""
+    blocks = re.findall(r"(?ms)^ *```console\n(.*?)^ *```", page.read_text(encoding="utf-8"))
+    (block,) = (block for block in blocks if having in block)
+    return [line.strip().removeprefix("$ ") for line in block.splitlines()]
 
 
 def publish(stranger: Stranger) -> None:
     """Put what is in the work tree into a repository that the stranger can clone."""
     listing = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     listed = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    origin = stranger.home / "origin"
+    origin = stranger.home / ORIGIN
     for name in filter(None, listed.split("\0")):
         if (source := ROOT / name).is_file():
             (origin / name).parent.mkdir(parents=True, exist_ok=True)
