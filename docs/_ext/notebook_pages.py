@@ -39,6 +39,9 @@ EXECUTED: Final = "executed"
 NEEDS: Final = "notebook_needs"
 """Key, in the metadata of a page, that says that the page lists the notebooks."""
 
+LETTERS: Final = 32
+"""Width of a column of the list where it is text."""
+
 BEFORE_MYST: Final = 878
 """Priority of a transform that comes just before MyST resolves links within a page."""
 
@@ -134,7 +137,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[nodes.Element]]) -> nodes
     """Return a table; each entry of `rows` is the content of a cell."""
     columns = list(head)
     group = nodes.tgroup("", cols=len(columns))
-    group += [nodes.colspec(colwidth=1) for _ in columns]
+    group += [nodes.colspec(colwidth=LETTERS) for _ in columns]
     words = [[nodes.paragraph(text=word) for word in columns]]
     for part, contents in ((nodes.thead(), words), (nodes.tbody(), rows)):
         part.extend(
