@@ -91,6 +91,15 @@ def lab(session: nox.Session) -> None:
     session.run("python", "tests/lab.py", *session.posargs)
 
 
+@nox.session(name="export-notebooks")
+def export_notebooks(session: nox.Session) -> None:
+    """Write the notebooks into _build/openvino_notebooks, in the shape wanted there."""
+    session.install(next(tool for tool in LINT_TOOLS if tool.startswith("ruff")))
+    target = str(BUILD / "openvino_notebooks")
+    session.run("python", "tests/export_notebooks.py", target)
+    session.run("ruff", "format", "--quiet", "--isolated", "--line-length", "160", target)
+
+
 @nox.session
 def linkcheck(session: nox.Session) -> None:
     """Ask other hosts for what the guide links to; fail for dead links, report the unreachable."""

@@ -134,11 +134,18 @@ def aliases_in(node: ast.AST) -> dict[str, str]:
 
 
 class Follower:
-    """Follows code from a notebook on; `needs` is what it has reached."""
+    """Follows code from a notebook on; `needs` is what it has reached.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    whole
+        Whether all that a module defines counts as reached with it.
+    """
+
+    def __init__(self, *, whole: bool = False) -> None:
         self.needs = Needs()
         self.seen: set[tuple[str, str]] = set()
+        self.whole = whole
 
     def import_(self, dotted: str) -> None:
         """Reach a module, and the packages that it lies in."""
@@ -153,6 +160,8 @@ class Follower:
                 for statement in parsed(module).loose:
                     if "__main__" not in ast.dump(statement):
                         self.read(statement, module, parsed(module))
+                for name in parsed(module).definitions if self.whole else ():
+                    self.name(module, name)
 
     def need(self, package: str) -> None:
         """Take note of a package of others."""
@@ -228,9 +237,9 @@ def code_of(notebook: dict[str, Any]) -> str:
     )
 
 
-def needs_of(notebook: dict[str, Any]) -> Needs:
-    """Return what a notebook needs to run."""
-    follower = Follower()
+def needs_of(notebook: dict[str, Any], *, whole: bool = False) -> Needs:
+    """Return what a notebook needs to run; with `whole`, what its modules need in any case."""
+    follower = Follower(whole=whole)
     code = take_apart(code_of(notebook), "")
     for statement in [*code.loose, *(s for each in code.definitions.values() for s in each)]:
         follower.read(statement, "", code)
