@@ -94,10 +94,10 @@ def lab(session: nox.Session) -> None:
 @nox.session(name="export-notebooks")
 def export_notebooks(session: nox.Session) -> None:
     """Write the notebooks into _build/openvino_notebooks, in the shape wanted there."""
-    session.install(next(tool for tool in LINT_TOOLS if tool.startswith("ruff")))
+    session.install("black[jupyter]>=24,<27")  # that repository's formatter, and its width
     target = str(BUILD / "openvino_notebooks")
     session.run("python", "tests/export_notebooks.py", target)
-    session.run("ruff", "format", "--quiet", "--isolated", "--line-length", "160", target)
+    session.run("black", "--quiet", "--line-length", "160", target)
 
 
 @nox.session
