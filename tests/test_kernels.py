@@ -29,8 +29,6 @@ from hugeprobe.sizes import KIB
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-IN_CI = os.environ.get("CI") == "true"
-
 MMAP_C = """\
 unsigned long get(void)
 {
@@ -471,20 +469,7 @@ def test_an_edited_record_is_refused(tmp_path: Path) -> None:
 # A real kernel ------------------------------------------------------------------------------------
 
 
-async def _bootable(cache: Path) -> tuple[Kernel, Path]:
-    """Return a stock kernel and a busybox: cached ones, or in CI what the archive offers."""
-    kernels = sorted((cache / "kernels").glob(f"{images.STOCK}_*"))
-    tools = sorted((cache / "tools").glob(f"{images.BUSYBOX}_*/**/bin/busybox"))
-    if kernels and tools:
-        return Kernel(kernels[0]), tools[0]
-    cache.mkdir(parents=True, exist_ok=True)
-    archive = await Archive.open(cache / "apt")
-    kernel = await images.stock(archive, images.STOCK_VERSIONS[0], cache)
-    return kernel, await images.busybox(archive, cache)
-
-
-async def _measure(cache: Path) -> tuple[KernelUnderSetting, ...]:
-    kernel, busybox = await _bootable(cache)
+async def _measure(kernel: Kernel, busybox: Path) -> tuple[KernelUnderSetting, ...]:
     command = (sys.executable, "-m", guest.__name__, "--brief")
     env = {"PYTHONPATH": str(Path(guest.__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
     collector = Collector(kernel)
@@ -494,12 +479,8 @@ async def _measure(cache: Path) -> tuple[KernelUnderSetting, ...]:
     return collector.finished()
 
 
-def test_a_real_kernel_gives_what_the_model_gives() -> None:
-    cache = images.default_cache()
-    cached = list((cache / "kernels").glob(f"{images.STOCK}_*"))
-    if not IN_CI and not (shutil.which(QEMU) and cached):
-        pytest.skip("no QEMU or no stock kernel here; `nox -s kernels` brings the kernel")
-    (under,) = asyncio.run(_measure(cache))
+def test_a_real_kernel_gives_what_the_model_gives(bootable: tuple[Kernel, Path]) -> None:
+    (under,) = asyncio.run(_measure(*bootable))
     assert len(under.layouts) == len(guest.cases(guest.settings([])[0]))
     differences = [first_difference(under, found) for found in under.layouts]
     assert not any(differences), next(filter(None, differences))

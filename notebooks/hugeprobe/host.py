@@ -473,7 +473,7 @@ def _limited_groups(root: Path, pid: Pid = "self") -> list[_Group]:
     """Return the groups that limit a process: its own, and those above it."""
     total = (_kib(_fields(root / "proc/meminfo"), "MemTotal") or 0) * KIB
     groups = []
-    for version, folder in _group_folders(root, pid):
+    for version, folder in memory_groups(root, pid):
         names = _GROUP_FILES[version]
         limit = _number(folder / names[0])
         if limit is None or limit >= total:  # "max", or version 1's way of saying so
@@ -490,8 +490,10 @@ _GROUP_FILES: Final = {
 }
 
 
-def _group_folders(root: Path, pid: Pid) -> Iterator[tuple[int, Path]]:
-    """Yield version and folder of each memory group, from where groups are mounted by convention.
+def memory_groups(root: Path, pid: Pid) -> Iterator[tuple[int, Path]]:
+    """Yield version and folder of each memory group of a process, innermost first.
+
+    They are looked for where groups are mounted by convention, and need not exist.
 
     A container that sees the host's group name, but has its own group mounted as the topmost, has
     no folder of that name; the topmost is then the one that counts.

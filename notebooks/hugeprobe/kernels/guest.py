@@ -134,17 +134,13 @@ def main(arguments: Sequence[str]) -> None:
         ``--brief`` measures the layouts of the first setting only; else the path of an ONNX file,
         or ``--no-model``.
     """
-    if GUEST_MARK not in Path("/proc/cmdline").read_text().split():
-        raise NotPermittedError(
-            "The probes of the kernel laboratory were started outside one of its guests. They "
-            "change settings of the machine; start them with `python -m hugeprobe.kernels`."
-        )
+    require_guest()
     brief = "--brief" in arguments
     sizes = _mthp_sizes()
     rule = probe.find_rule().rule
     tell(about="kernel", release=os.uname().release, rule=rule, mthp_sizes=sizes)
     everything = settings(sizes)
-    _make_repeatable()
+    make_repeatable()
     for setting in everything[:1] if brief else everything:
         _apply(setting)
         tell(about="setting", **dataclasses.asdict(setting))
@@ -161,6 +157,21 @@ def main(arguments: Sequence[str]) -> None:
         if arguments and not arguments[0].startswith("-"):
             for advised in _advice(setting):
                 tell(about="openvino", **_infer(Path(arguments[0]), advised=advised))
+
+
+def require_guest() -> None:
+    """Make sure that settings which are about to change are those of a guest.
+
+    Raises
+    ------
+    NotPermittedError
+        Anywhere else.
+    """
+    if GUEST_MARK not in Path("/proc/cmdline").read_text().split():
+        raise NotPermittedError(
+            "The probes of the kernel laboratory were started outside one of its guests. They "
+            "change settings of the machine; start them with `python -m hugeprobe.kernels`."
+        )
 
 
 def tell(**fields: Any) -> None:
@@ -185,7 +196,7 @@ def _mthp_sizes() -> list[int]:
     return sorted(int(file.parent.name.removeprefix("hugepages-")[:-2]) for file in files)
 
 
-def _make_repeatable() -> None:
+def make_repeatable() -> None:
     """Stop what would make counts differ from one run to the next.
 
     khugepaged joins pages behind the back of whoever counts them; it does one last round and then
