@@ -37,7 +37,7 @@ from hugeprobe.kernels.recipe import Recipe
 from hugeprobe.tuning import answers, chart, trials
 from hugeprobe.tuning.actions import ACTIONS, by_outcome
 from hugeprobe.tuning.answers import Situation
-from hugeprobe.tuning.chart import Outcome
+from hugeprobe.tuning.chart import Ending
 from hugeprobe.tuning.promises import Promise, promises
 from hugeprobe.tuning.trials import Blocks, Trials
 from hugeprobe.workloads import bert
@@ -93,12 +93,12 @@ ENDS = [NOT_LEFT, *({**NOT_LEFT, each.key: each.leaves} for each in chart.QUESTI
 
 
 def test_every_outcome_can_be_reached() -> None:
-    assert {chart.walk(each).outcome for each in ENDS} == set(Outcome)
+    assert {chart.walk(each).outcome for each in ENDS} == set(Ending)
 
 
 @pytest.mark.parametrize("given_answers", ENDS, ids=["", *(each.key for each in chart.QUESTIONS)])
 def test_the_picture_marks_where_the_answers_end(given_answers: dict[str, bool]) -> None:
-    found = {key: answers.Answer(yes, "") for key, yes in given_answers.items()}
+    found = {key: answers.Reply(yes, "") for key, yes in given_answers.items()}
     text = figures.chart_picture(found).text
     (marked,) = (line for line in text.splitlines() if line.endswith("<- here"))
     path = answers.path(found)
@@ -131,7 +131,7 @@ def held(**mib: int) -> Coverage:
     )
 
 
-def ways(root: Path, glibc: str | None, coverage: Coverage, started: bool) -> Outcome:
+def ways(root: Path, glibc: str | None, coverage: Coverage, started: bool) -> Ending:
     facts = replace(host.host_facts(root), glibc=glibc)
     return answers.path(answers.answers(Situation(facts, coverage, started))).outcome
 
@@ -139,14 +139,14 @@ def ways(root: Path, glibc: str | None, coverage: Coverage, started: bool) -> Ou
 @pytest.mark.parametrize(
     ("name", "glibc", "coverage", "started", "outcome"),
     [
-        ("linux-6.18-vm", "2.36", held(unadvised=9), False, Outcome.START),
-        ("linux-6.18-vm", "2.36", held(huge=6, cut=4), False, Outcome.LEAVE),
-        ("linux-6.18-vm", "2.36", held(huge=4, short=6), True, Outcome.OPERATOR),
-        ("linux-6.18-vm", "2.36", held(huge=4, cut=6), True, Outcome.PROGRAM),
-        ("linux-6.18-vm", "2.31", held(misaligned=9), False, Outcome.PROGRAM),
-        ("linux-6.18-vm", None, held(short=9), False, Outcome.OPERATOR),
-        ("linux-6.1-debian", "2.36", held(huge=4, short=6), True, Outcome.PROGRAM),
-        ("linux-6.6-no-thp", "2.36", held(off=9), False, Outcome.OPERATOR),
+        ("linux-6.18-vm", "2.36", held(unadvised=9), False, Ending.START),
+        ("linux-6.18-vm", "2.36", held(huge=6, cut=4), False, Ending.LEAVE),
+        ("linux-6.18-vm", "2.36", held(huge=4, short=6), True, Ending.OPERATOR),
+        ("linux-6.18-vm", "2.36", held(huge=4, cut=6), True, Ending.PROGRAM),
+        ("linux-6.18-vm", "2.31", held(misaligned=9), False, Ending.PROGRAM),
+        ("linux-6.18-vm", None, held(short=9), False, Ending.OPERATOR),
+        ("linux-6.1-debian", "2.36", held(huge=4, short=6), True, Ending.PROGRAM),
+        ("linux-6.6-no-thp", "2.36", held(off=9), False, Ending.OPERATOR),
     ],
 )
 def test_a_host_and_a_server_lead_to(  # noqa: PLR0917 - a row of a table
@@ -155,7 +155,7 @@ def test_a_host_and_a_server_lead_to(  # noqa: PLR0917 - a row of a table
     glibc: str | None,
     coverage: Coverage,
     started: bool,
-    outcome: Outcome,
+    outcome: Ending,
 ) -> None:
     assert ways(tree(name), glibc, coverage, started) is outcome
 
@@ -170,14 +170,14 @@ def evidence() -> Evidence:
 
 def test_every_action_has_one_effect_and_one_table() -> None:
     assert len({action.key for action in ACTIONS}) == len(ACTIONS)
-    assert {action.outcome for action in ACTIONS} == set(Outcome) - {Outcome.LEAVE}
+    assert {action.outcome for action in ACTIONS} == set(Ending) - {Ending.LEAVE}
     for action in ACTIONS:
         assert effects.effect(action.key, NOWHERE).counts
         assert action in by_outcome(action.outcome)
 
 
-@pytest.mark.parametrize("outcome", list(Outcome)[1:])
-def test_what_is_missing_is_a_sentence_in_its_cell(outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", list(Ending)[1:])
+def test_what_is_missing_is_a_sentence_in_its_cell(outcome: Ending) -> None:
     table = str(figures.effects_table(outcome, NOWHERE))
     assert table.count(str(MISSING)) >= len(by_outcome(outcome)) - 1
     assert len(table.splitlines()) == 2 + len(by_outcome(outcome))

@@ -24,8 +24,8 @@ from hugeprobe.figures.bench import MOMENTS
 from hugeprobe.sizes import format_kib
 from hugeprobe.tuning import answers, chart
 from hugeprobe.tuning.actions import by_outcome
-from hugeprobe.tuning.answers import Answer, Situation
-from hugeprobe.tuning.chart import Outcome
+from hugeprobe.tuning.answers import Reply, Situation
+from hugeprobe.tuning.chart import Ending
 from hugeprobe.tuning.promises import promises
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from hugeprobe.tuning.trials import Trials
 
 _COLOURS: Final = {
-    Outcome.LEAVE: GAP,
-    Outcome.START: HUGE,
-    Outcome.OPERATOR: BASE,
-    Outcome.PROGRAM: ACCENT,
+    Ending.LEAVE: GAP,
+    Ending.START: HUGE,
+    Ending.OPERATOR: BASE,
+    Ending.PROGRAM: ACCENT,
 }
 _WORDS: Final = {True: "yes", False: "no"}
 
@@ -52,8 +52,8 @@ _WORDS: Final = {True: "yes", False: "no"}
 # The chart ----------------------------------------------------------------------------------------
 
 
-def answers_here(here: Trials) -> dict[str, Answer] | NotObservable:
-    """Answer the questions for the server that was started as it is."""
+def answers_here(here: Trials) -> dict[str, Reply] | NotObservable:
+    """Reply the questions for the server that was started as it is."""
     report = here.served[arms.DEFAULT.name]
     if isinstance(report, NotObservable):
         return report
@@ -61,8 +61,8 @@ def answers_here(here: Trials) -> dict[str, Answer] | NotObservable:
     return answers.answers(Situation(host.host_facts(), held, started=False))
 
 
-def answers_again(here: Trials) -> dict[str, Answer] | NotObservable:
-    """Answer them for a process that ``hugeprobe run`` started as it chooses to on this host."""
+def answers_again(here: Trials) -> dict[str, Reply] | NotObservable:
+    """Reply them for a process that ``hugeprobe run`` started as it chooses to on this host."""
     facts = host.host_facts()
     run = here.refused if profiles.choose(facts).profile.mbind_refused else here.bound
     if isinstance(run, NotObservable):
@@ -70,7 +70,7 @@ def answers_again(here: Trials) -> dict[str, Answer] | NotObservable:
     return answers.answers(Situation(facts, run.held, started=True))
 
 
-def chart_picture(found: dict[str, Answer] | NotObservable) -> Picture:
+def chart_picture(found: dict[str, Reply] | NotObservable) -> Picture:
     """Draw the chart; where there are answers, with the way that they take."""
     path = None if isinstance(found, NotObservable) else answers.path(found)
     steps = [_step(question, path) for question in chart.QUESTIONS]
@@ -78,7 +78,7 @@ def chart_picture(found: dict[str, Answer] | NotObservable) -> Picture:
     return flow(steps, end, "What to do about the huge pages of a service, question by question")
 
 
-def _step(question: chart.Question, path: chart.Path | None) -> Step:
+def _step(question: chart.Question, path: chart.Route | None) -> Step:
     asked = path is not None and question in path.asked
     left = path is not None and path.ended and question is path.asked[-1]
     return Step(
@@ -91,7 +91,7 @@ def _step(question: chart.Question, path: chart.Path | None) -> Step:
     )
 
 
-def _end(outcome: Outcome, detail: str, *, taken: bool) -> End:
+def _end(outcome: Ending, detail: str, *, taken: bool) -> End:
     return End(outcome.value, _plain(detail), _COLOURS[outcome], taken)
 
 
@@ -99,7 +99,7 @@ def _plain(text: str) -> str:
     return text.replace("`", "")
 
 
-def way(found: dict[str, Answer] | NotObservable) -> Sentence:
+def way(found: dict[str, Reply] | NotObservable) -> Sentence:
     """Say which way the chart takes, and by which answers."""
     if isinstance(found, NotObservable):
         return Sentence(str(found))
@@ -124,7 +124,7 @@ def rule_sentence(finding: RuleFinding) -> Sentence:
 # Tables -------------------------------------------------------------------------------------------
 
 
-def actions_table(outcome: Outcome) -> MarkdownTable:
+def actions_table(outcome: Ending) -> MarkdownTable:
     """Return the decision table of one kind of reader."""
     rows = [
         (action.symptom, action.check, action.action, action.cost) for action in by_outcome(outcome)
@@ -132,7 +132,7 @@ def actions_table(outcome: Outcome) -> MarkdownTable:
     return markdown_table(["symptom", "check", "action", "cost"], rows)
 
 
-def effects_table(outcome: Outcome, evidence: Evidence) -> MarkdownTable:
+def effects_table(outcome: Ending, evidence: Evidence) -> MarkdownTable:
     """Return what the same actions bring, and what they do not help."""
     rows = []
     for action in by_outcome(outcome):

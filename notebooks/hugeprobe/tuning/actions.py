@@ -1,6 +1,6 @@
 """What can be done, by who can do it: symptom, check, action, what it costs and does not help.
 
-What each brings is not here: that is measured, see :mod:`hugeprobe.figures.effects`.
+What each brings is not here: that is measured, see ``hugeprobe.figures.effects``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from hugeprobe.tuning.chart import Outcome
+from hugeprobe.tuning.chart import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ class Action:
     """
 
     key: str
-    outcome: Outcome
+    outcome: Ending
     symptom: str
     check: str
     action: str
@@ -48,7 +48,7 @@ class Action:
 ACTIONS: Final = (
     Action(
         "nothing",
-        Outcome.START,
+        Ending.START,
         "slow once warm, and a request at a shape seen before has no faults",
         "`hugeprobe bench` with your model",
         "leave it",
@@ -57,7 +57,7 @@ ACTIONS: Final = (
     ),
     Action(
         "keep",
-        Outcome.START,
+        Ending.START,
         "starts and first requests fault; `unadvised` leads",
         "`hugeprobe doctor PID`",
         "`hugeprobe run --profile keep -- COMMAND`",
@@ -66,7 +66,7 @@ ACTIONS: Final = (
     ),
     Action(
         "cut",
-        Outcome.START,
+        Ending.START,
         "the same, or `cut` leads: OpenVINO binds its weights; one memory node",
         "`hugeprobe host`, `hugeprobe doctor PID`",
         "`hugeprobe run --profile whole -- COMMAND`, which also refuses `mbind`",
@@ -75,7 +75,7 @@ ACTIONS: Final = (
     ),
     Action(
         "advise",
-        Outcome.START,
+        Ending.START,
         "starts and first requests fault, but freed memory has to go back to the host",
         "resident memory after a peak, `hugeprobe maps PID`",
         "`hugeprobe run --profile advise -- COMMAND`",
@@ -84,7 +84,7 @@ ACTIONS: Final = (
     ),
     Action(
         "collapse",
-        Outcome.START,
+        Ending.START,
         "`unadvised` or `waiting` leads, and no restart is possible; or the mode is `never`",
         "`hugeprobe collapse PID --dry-run`",
         "`hugeprobe collapse PID`",
@@ -93,7 +93,7 @@ ACTIONS: Final = (
     ),
     Action(
         "arena",
-        Outcome.START,
+        Ending.START,
         "faults at every request, with ONNX Runtime",
         "`enable_cpu_mem_arena` is off",
         "switch it on; or keep it off under `hugeprobe run`",
@@ -102,7 +102,7 @@ ACTIONS: Final = (
     ),
     Action(
         "madvise",
-        Outcome.OPERATOR,
+        Ending.OPERATOR,
         "`off` leads: the mode is `never`",
         "`hugeprobe host`",
         "`echo madvise > enabled`",
@@ -111,7 +111,7 @@ ACTIONS: Final = (
     ),
     Action(
         "mthp-64k",
-        Outcome.OPERATOR,
+        Ending.OPERATOR,
         "`short` leads; or the programs can be neither changed nor started differently",
         "is there `hugepages-64kB/enabled`? Linux 6.8 has it",
         "`echo always > hugepages-64kB/enabled`",
@@ -120,7 +120,7 @@ ACTIONS: Final = (
     ),
     Action(
         "mthp",
-        Outcome.OPERATOR,
+        Ending.OPERATOR,
         "with 64 KiB there are still too many faults",
         "the minor faults that `hugeprobe run` reports",
         "the same for 128, 256, 512 and 1024 kB, too",
@@ -129,7 +129,7 @@ ACTIONS: Final = (
     ),
     Action(
         "mthp-64k-advise",
-        Outcome.OPERATOR,
+        Ending.OPERATOR,
         "the same as for 64 KiB, but programs that do not ask are to notice nothing",
         "the same",
         "`echo madvise > hugepages-64kB/enabled`, and start the service with `advise`",
@@ -138,7 +138,7 @@ ACTIONS: Final = (
     ),
     Action(
         "always",
-        Outcome.OPERATOR,
+        Ending.OPERATOR,
         "`unadvised` leads on a host of its own, and nothing can be started differently",
         "`hugeprobe host`",
         "`echo always > enabled`",
@@ -147,7 +147,7 @@ ACTIONS: Final = (
     ),
     Action(
         "largest",
-        Outcome.PROGRAM,
+        Ending.PROGRAM,
         "slow first request at each larger shape",
         "faults at growth, `hugeprobe bench`",
         "the largest shape once, before you serve",
@@ -156,7 +156,7 @@ ACTIONS: Final = (
     ),
     Action(
         "own",
-        Outcome.PROGRAM,
+        Ending.PROGRAM,
         "`edge`, `misaligned` or `short` leads, in blocks of your own",
         "`hugeprobe doctor PID`",
         "blocks that start on 2 MiB, are rounded up and advised: the recipe in C",
@@ -165,7 +165,7 @@ ACTIONS: Final = (
     ),
     Action(
         "pool",
-        Outcome.PROGRAM,
+        Ending.PROGRAM,
         "a new array for every result",
         "faults of a repeated request",
         "one piece of memory for each tensor: the recipe in Python",
@@ -174,7 +174,7 @@ ACTIONS: Final = (
     ),
     Action(
         "hint",
-        Outcome.PROGRAM,
+        Ending.PROGRAM,
         "`cut` leads: OpenVINO binds its weights to a memory node",
         "`hugeprobe doctor PID`",
         "`PERFORMANCE_HINT=THROUGHPUT`: not for this purpose",
@@ -183,7 +183,7 @@ ACTIONS: Final = (
     ),
     Action(
         "mmap",
-        Outcome.PROGRAM,
+        Ending.PROGRAM,
         "starts are slow, and `ENABLE_MMAP` is off",
         "properties given to `openvino.Core`",
         "`ENABLE_MMAP` on, as it comes",
@@ -193,6 +193,6 @@ ACTIONS: Final = (
 )
 
 
-def by_outcome(outcome: Outcome) -> Sequence[Action]:
+def by_outcome(outcome: Ending) -> Sequence[Action]:
     """Return the actions of one table, in order."""
     return [action for action in ACTIONS if action.outcome is outcome]

@@ -13,7 +13,7 @@ from hugeprobe.tuning.chart import ALLOWED, HUGE, SHORT, STARTED, WAITS, walk
 if TYPE_CHECKING:
     from hugeprobe.coverage import Coverage
     from hugeprobe.host import HostFacts
-    from hugeprobe.tuning.chart import Path
+    from hugeprobe.tuning.chart import Route
 
 _HALF: Final = 0.5
 
@@ -38,7 +38,7 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """An answer to one question.
 
     Parameters
@@ -53,8 +53,8 @@ class Answer:
     because: str
 
 
-def answers(situation: Situation) -> dict[str, Answer]:
-    """Answer every question of the chart, by its key.
+def answers(situation: Situation) -> dict[str, Reply]:
+    """Reply every question of the chart, by its key.
 
     Whether anybody waits for the server, no probe can know; that is taken for granted.
     """
@@ -65,19 +65,19 @@ def answers(situation: Situation) -> dict[str, Answer]:
     short = held.kib[Backing.SHORT] / (base or 1)
     smaller = any(size.enabled and size.kib < (facts.pmd_kib or 0) for size in facts.sizes)
     return {
-        WAITS.key: Answer(True, "taken for granted, because only you can know"),
-        HUGE.key: Answer(
+        WAITS.key: Reply(True, "taken for granted, because only you can know"),
+        HUGE.key: Reply(
             held.share > _HALF, f"{held.share:.0%} of {held.anonymous_kib / KIB:,.0f} MiB are huge"
         ),
-        ALLOWED.key: Answer(
+        ALLOWED.key: Reply(
             mode in ("always", "madvise"),
             "forbidden to this process" if mode == "forbidden" else f"the mode is `{mode}`",
         ),
-        STARTED.key: Answer(
+        STARTED.key: Reply(
             missing is None and not situation.started,
             "it was started with its settings" if situation.started else _glibc(facts),
         ),
-        SHORT.key: Answer(
+        SHORT.key: Reply(
             smaller and short > _HALF,
             f"{short:.0%} of the rest is in short blocks, and this kernel has "
             f"{'smaller sizes' if smaller else 'no smaller size'}",
@@ -89,6 +89,6 @@ def _glibc(facts: HostFacts) -> str:
     return f"glibc is {facts.glibc}" if facts.glibc else "its C library is not glibc"
 
 
-def path(found: dict[str, Answer]) -> Path:
+def path(found: dict[str, Reply]) -> Route:
     """Return the way through the chart that these answers take."""
     return walk({key: answer.yes for key, answer in found.items()})

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Outcome(Enum):
+class Ending(Enum):
     """Where the chart leads."""
 
     LEAVE = "Leave it as it is"
@@ -47,7 +47,7 @@ class Question:
     text: str
     check: str
     leaves: bool
-    outcome: Outcome
+    outcome: Ending
     detail: str
 
 
@@ -56,7 +56,7 @@ WAITS: Final = Question(
     "Do you wait for starts, first requests, large tables, or text token by token?",
     "hugeprobe bench",
     False,
-    Outcome.LEAVE,
+    Ending.LEAVE,
     "warm, compute-bound: no gain shown",
 )
 HUGE: Final = Question(
@@ -64,7 +64,7 @@ HUGE: Final = Question(
     "Is more than half of its memory huge?",
     "hugeprobe doctor PID",
     True,
-    Outcome.LEAVE,
+    Ending.LEAVE,
     "doctor says what keeps the rest back",
 )
 ALLOWED: Final = Question(
@@ -72,7 +72,7 @@ ALLOWED: Final = Question(
     "Is THP `always` or `madvise`, and allowed to it?",
     "hugeprobe host",
     False,
-    Outcome.OPERATOR,
+    Ending.OPERATOR,
     "mode `madvise`; until then, collapse",
 )
 STARTED: Final = Question(
@@ -80,7 +80,7 @@ STARTED: Final = Question(
     "Does it use glibc 2.35 or newer, and has it not been started by `hugeprobe run` yet?",
     "ldd --version",
     True,
-    Outcome.START,
+    Ending.START,
     "`hugeprobe run`, then ask again",
 )
 SHORT: Final = Question(
@@ -88,16 +88,16 @@ SHORT: Final = Question(
     "Is most of the rest in blocks below 2 MiB, and has the kernel smaller huge pages?",
     "hugepages-64kB/enabled",
     True,
-    Outcome.OPERATOR,
+    Ending.OPERATOR,
     "huge pages of 64 KiB",
 )
 QUESTIONS: Final = (WAITS, HUGE, ALLOWED, STARTED, SHORT)
-LAST: Final = Outcome.PROGRAM
+LAST: Final = Ending.PROGRAM
 LAST_DETAIL: Final = "blocks: aligned, advised, kept"
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class Route:
     """One way through the chart.
 
     Parameters
@@ -112,7 +112,7 @@ class Path:
     ended: bool
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> Ending:
         """Where it led."""
         return self.asked[-1].outcome if self.ended else LAST
 
@@ -122,7 +122,7 @@ class Path:
         return self.asked[-1].detail if self.ended else LAST_DETAIL
 
 
-def walk(answers: Mapping[str, bool]) -> Path:
+def walk(answers: Mapping[str, bool]) -> Route:
     """Go through the chart.
 
     Parameters
@@ -132,5 +132,5 @@ def walk(answers: Mapping[str, bool]) -> Path:
     """
     for number, question in enumerate(QUESTIONS, 1):
         if answers[question.key] is question.leaves:
-            return Path(QUESTIONS[:number], ended=True)
-    return Path(QUESTIONS, ended=False)
+            return Route(QUESTIONS[:number], ended=True)
+    return Route(QUESTIONS, ended=False)
