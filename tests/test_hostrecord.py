@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import ValidationError
 
-from hugeprobe import areas, check, emulate, hostrecord, hosts, records
+from hugeprobe import areas, check, emulate, hostrecord, hosts, recording, records
 from hugeprobe.errors import MalformedError, NotObservable, ProbeError
 from hugeprobe.figures import hosts as figures
 from hugeprobe.host import host_facts
@@ -31,7 +31,7 @@ TREES = ("linux-6.1-debian", "linux-6.12-aarch64-64k", "linux-6.12-container", "
 
 @pytest.fixture(scope="module")
 def here() -> HostRecord:
-    return hostrecord.measure(infer=False)
+    return recording.measure(infer=False)
 
 
 def written(record: HostRecord) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def test_a_record_says_what_the_probes_say(here: HostRecord) -> None:
 
 def test_inference_is_counted_where_openvino_is(here: HostRecord) -> None:
     pytest.importorskip("openvino")
-    full = hostrecord.measure()
+    full = recording.measure()
     if isinstance(full.inference, Unseen):
         pytest.skip(full.inference.because)
     plain, keep = full.inference
@@ -170,7 +170,7 @@ def test_a_host_with_little_memory_gives_reasons(monkeypatch: pytest.MonkeyPatch
     assert missing is not None
     for module in (check, emulate):
         monkeypatch.setattr(module, "too_much", lambda _: missing)
-    record = hostrecord.measure(infer=False)
+    record = recording.measure(infer=False)
     assert record.given == record.cases == Unseen(missing.reason)
     (host,) = hosts.known(record, (), NotObservable("there is none"))
     assert host.cases == missing

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from hugeprobe import hostrecord, public, records
+from hugeprobe import hostrecord, public, recording, records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,7 +152,7 @@ def test_every_secret_is_there_to_be_found(surroundings: Surroundings) -> None:
 
 
 def test_a_record_that_leaks_is_caught(tmp_path: Path) -> None:
-    record = hostrecord.measure(infer=False)
+    record = recording.measure(infer=False)
     folder = tmp_path / "records"
     folder.mkdir()
     hostrecord.save(record, folder)

@@ -2,8 +2,8 @@
 
 The record has no field for a name, an address, a path, an environment or a command line. Its few
 texts are types of their own that accept only what :mod:`hugeprobe.public` lets through, when a
-record is made and when it is read; so is what a record says that was edited by hand. It holds no
-times, because those of strangers' hosts cannot be compared.
+record is made and when it is read, so a record that was edited by hand is held to the same. It
+holds no times, because those of strangers' hosts cannot be compared.
 """
 
 from __future__ import annotations
@@ -11,24 +11,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import tempfile
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from importlib import metadata
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
-from hugeprobe import __version__, arms, arrival, check, emulate, inference, probe, public, records
-from hugeprobe.coverage import Backing
+from hugeprobe import arms, arrival, check, public, records
 from hugeprobe.errors import NotObservable, ProbeError
-from hugeprobe.host import CONTAINERS, HYPERVISORS, effective_sizes, host_facts
-from hugeprobe.placement import Rule, Touch
+from hugeprobe.host import CONTAINERS, HYPERVISORS, effective_sizes
+from hugeprobe.placement import Rule, Touch  # noqa: TC001 - pydantic reads the types
 from hugeprobe.sizes import KIB, PageSizes
-from hugeprobe.sweep import MAPPINGS, TELLING_KIB, TOP_OFFSET_KIB
-from hugeprobe.workloads import bert
+from hugeprobe.sweep import TOP_OFFSET_KIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -42,7 +36,8 @@ COMMAND: Final = "nox -s record"
 TOPS_KIB: Final = (0, TOP_OFFSET_KIB)
 """Where the free address space ends above a PMD boundary in :attr:`HostRecord.cases`: on one, and
 where it usually does, between two."""
-_ARMS: Final = (arms.DEFAULT, arms.KEEP)
+ARMS: Final = (arms.DEFAULT, arms.KEEP)
+"""What the process of :attr:`HostRecord.inference` is started with."""
 _MODES: Final = ("always", "madvise", "never")
 _DEFRAG: Final = ("always", "defer", "defer+madvise", "madvise", "never")
 _SHMEM: Final = ("always", "within_size", "advise", "never", "deny", "force")
@@ -77,7 +72,7 @@ WayOfAsking: TypeAlias = Annotated[
     str, _one_of((check.PLAIN, check.ADVISED, check.NUMPY, check.OFF_BOUNDARY))
 ]
 WayOfTouching: TypeAlias = Annotated[str, _one_of([way.name for way in arrival.WAYS])]
-ArmName: TypeAlias = Annotated[str, _one_of([arm.name for arm in _ARMS])]
+ArmName: TypeAlias = Annotated[str, _one_of([arm.name for arm in ARMS])]
 
 
 @records.EXACTLY
@@ -347,40 +342,7 @@ class HostRecord:
 _SCHEMA: Final = TypeAdapter(HostRecord)
 
 
-# Making one ---------------------------------------------------------------------------------------
-
-
-def measure(*, infer: bool = True) -> HostRecord:
-    """Look at this host; takes seconds, changes nothing, leaves nothing behind.
-
-    Parameters
-    ----------
-    infer
-        Whether to start OpenVINO, too, where it is installed.
-
-    Raises
-    ------
-    NotLinuxError
-        Where there is no ``/proc``.
-    """
-    facts = host_facts()
-    rule, evidence = _rule()
-    cases, caveat = _cases()
-    record = HostRecord(
-        date=datetime.now(timezone.utc).date().isoformat(),
-        command=COMMAND,
-        version=__version__,
-        host=PublicFacts.of(facts),
-        rule=rule,
-        evidence=evidence,
-        given=_given(),
-        touched=_touched(),
-        cases=cases,
-        caveat=caveat,
-        openvino=_openvino_version(),
-        inference=_inference() if infer else Unseen("it was not asked for"),
-    )
-    return checked(record)
+# Files --------------------------------------------------------------------------------------------
 
 
 def checked(record: HostRecord) -> HostRecord:
@@ -392,84 +354,6 @@ def checked(record: HostRecord) -> HostRecord:
         If there is: a defect of this package, and nothing that a host could cause.
     """
     return _SCHEMA.validate_json(json.dumps(dataclasses.asdict(record)), strict=True)
-
-
-def _rule() -> tuple[Rule | None, tuple[Placed, ...] | Unseen]:
-    try:
-        found = probe.find_rule()
-    except ProbeError as error:
-        return None, Unseen.of(error)
-    evidence = (
-        Placed(each.length_kib, each.above_boundary_kib, each.hole_above_kib, each.fits)
-        for each in found.evidence
-    )
-    return found.rule, tuple(evidence)
-
-
-def _given() -> tuple[Given, ...] | Unseen:
-    got = check.what_one_gets()
-    if isinstance(got, NotObservable):
-        return Unseen.of(got)
-    return tuple(
-        Given(name, each.resident.anon_kib, each.resident.huge_kib) for name, each in got.items()
-    )
-
-
-def _touched() -> tuple[Touched, ...] | Unseen:
-    touched = []
-    for way in arrival.WAYS:
-        found = arrival.arrive(way)
-        if isinstance(found, NotObservable):
-            return Unseen.of(found)
-        held = found.resident
-        huge = Unseen.of(held) if isinstance(held, NotObservable) else held.huge_kib
-        touched.append(Touched(way.name, found.minor_faults, huge))
-    return tuple(touched)
-
-
-def _cases() -> tuple[tuple[Mapped, ...] | Unseen, Reason | None]:
-    cases, caveat = [], None
-    for top, kib, touch in product(TOPS_KIB, TELLING_KIB, Touch):
-        found = emulate.observe([kib * KIB] * MAPPINGS, touch, top_offset=top * KIB)
-        if isinstance(found, NotObservable):
-            return Unseen.of(found), None
-        caveat = caveat or (found.caveat and public.reason(found.caveat))
-        cases.append(Mapped.of(top, kib, touch, found.layout))
-    return tuple(cases), caveat
-
-
-def _openvino_version() -> str | None:
-    try:
-        return public.version(metadata.version(inference.OPENVINO.name))
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _inference() -> tuple[Footprint, ...] | Unseen:
-    footprints = []
-    with tempfile.TemporaryDirectory(prefix="hugeprobe-") as folder:
-        for arm in _ARMS:
-            try:
-                ran = inference.run(bert.TINY, inference.OPENVINO, arm, cache=Path(folder))
-            except ProbeError as error:
-                return Unseen.of(error)
-            if isinstance(ran, NotObservable):
-                return Unseen.of(ran)
-            held = ran.phases[-1].memory.coverage
-            footprints.append(
-                Footprint(
-                    arm=arm.name,
-                    load_faults=ran.minor_faults("load"),
-                    first_faults=ran.minor_faults("first"),
-                    repeat_faults=ran.minor_faults("repeat"),
-                    anon_kib=held.anonymous_kib,
-                    huge_kib=held.kib[Backing.HUGE],
-                )
-            )
-    return tuple(footprints)
-
-
-# Files --------------------------------------------------------------------------------------------
 
 
 def file_name(record: HostRecord) -> str:

@@ -6,10 +6,25 @@ of the user, of capabilities and of a file system that is mounted read-only.
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
+
+from hugeprobe.children import environment
+from hugeprobe.errors import NotObservable
+
+_READ_ONLY: Final = "ro,nosuid,nodev,noexec"
+_AS_MOUNTED: Final = " && ".join(
+    f"mount --rbind {folder} {folder} && mount -o remount,bind,{_READ_ONLY} {folder}"
+    for folder in ("/sys", "/proc/sys")
+)
+"""What container engines do with both folders, for a shell in namespaces of its own."""
+_SECONDS: Final = 60.0
 
 SETTINGS: Final = (
     "sys/kernel/mm/transparent_hugepage/enabled",
@@ -46,6 +61,35 @@ def settings(root: Path = Path("/")) -> list[Setting]:
     return [_setting(root, path) for path in SETTINGS]
 
 
+def contained() -> list[Setting] | NotObservable:
+    """Return the same as a container sees it: root of a user namespace, and read-only mounts.
+
+    That is how container engines mount both folders unless told otherwise (``oci/defaults.go`` of
+    Moby); namespaces of one's own need no root (``user_namespaces(7)``).
+    """
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        return NotObservable("the program unshare of util-linux is not installed")
+    script = f'{_AS_MOUNTED} && exec "$0" -m hugeprobe.permitted'
+    try:
+        done = subprocess.run(
+            [unshare, "--user", "--map-root-user", "--mount", "sh", "-c", script, sys.executable],
+            env=environment({}),
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+    except OSError as error:
+        return NotObservable(f"unshare could not be started ({error.strerror})")
+    if done.returncode:
+        return NotObservable(
+            "this host lets no process without root make namespaces and mounts of its own, or not "
+            "within what this one runs in"
+        )
+    return [Setting(**each) for each in json.loads(done.stdout)]
+
+
 def _setting(root: Path, path: str) -> Setting:
     file = root / path
     try:
@@ -53,3 +97,7 @@ def _setting(root: Path, path: str) -> Setting:
     except OSError:
         value = None
     return Setting(f"/{path}", value, os.access(file, os.W_OK))
+
+
+if __name__ == "__main__":
+    print(json.dumps([asdict(each) for each in settings()]))

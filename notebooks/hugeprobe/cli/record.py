@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hugeprobe import hostrecord, records
+from hugeprobe import hostrecord, recording, records
 from hugeprobe.cli.output import app, say
 from hugeprobe.errors import BadRequestError
 
@@ -35,7 +35,7 @@ def record(
             f"The record was to be written to '{output}', but that folder does not exist. "
             "Make it, or give another with --output."
         )
-    found = hostrecord.measure(infer=infer)
+    found = recording.measure(infer=infer)
     if output is None:
         typer.echo(records.text_of(found), nl=False)
         return

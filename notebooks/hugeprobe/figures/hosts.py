@@ -257,4 +257,4 @@ _HEADS: Final = ("load", "inferences", "huge")
 def contribution(record: HostRecord) -> MarkdownTable:
     """Return the record of this host as its file would have it."""
     name, text = hostrecord.file_name(record), records.text_of(record)
-    return MarkdownTable(f"`notebooks/records/hosts/{name}`\n\n```json\n{text}```")
+    return MarkdownTable(f"*{name}*, for `notebooks/records/hosts`:\n\n```json\n{text}```")

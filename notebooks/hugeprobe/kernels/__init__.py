@@ -15,5 +15,8 @@ settings are neither read nor written.
 :mod:`.recipe`          a recipe for operators, pasted inside
 :mod:`.inference`       what one process of OpenVINO comes to inside
 :mod:`.record`          what was found, as it is recorded and read back
+:mod:`.symbols`         what stock kernels were built with
+:mod:`.deployment`      settings to copy, tried on stock kernels, and their record
+:mod:`.deployed`        what runs inside for that
 ======================  ===========================================================
 """

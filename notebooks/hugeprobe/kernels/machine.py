@@ -32,6 +32,7 @@ QEMU: Final = "qemu-system-x86_64"
 GUEST_MARK: Final = "hugeprobe.guest"
 """On the guest's kernel command line: what may write to /sys makes sure that it is there."""
 
+_COMMAND_LINE: Final = f"console=ttyS0 panic=-1 reboot=t quiet {GUEST_MARK}"
 _MEMORY_MIB: Final = 1536
 _TRIAL_SECONDS: Final = 15.0
 _STATUS: Final = "status"
@@ -70,10 +71,16 @@ class Machine:
         A static busybox on this machine.
     accelerator
         KVM, or QEMU's own emulation.
+    parameters
+        Words for the kernel's command line, as a boot loader hands them over.
+    nodes
+        Memory nodes, of equal size; the processor is on the first.
     """
 
     busybox: Path
     accelerator: Accelerator = "tcg"
+    parameters: tuple[str, ...] = ()
+    nodes: int = 1
 
     async def lines(
         self,
@@ -146,12 +153,23 @@ class Machine:
             *("-machine", "q35", "-accel", self.accelerator, "-cpu", "max"),
             # One processor: counts repeat, and guests run beside each other.
             *("-smp", "1", "-m", f"{_MEMORY_MIB}M"),
+            *self._memory_nodes(),
             *("-nodefaults", "-no-user-config", "-nic", "none", "-display", "none", "-no-reboot"),
             *("-kernel", kernel.image, "-initrd", first_files),
-            *("-append", f"console=ttyS0 panic=-1 reboot=t quiet {GUEST_MARK}"),
+            *("-append", " ".join((_COMMAND_LINE, *self.parameters))),
             *("-serial", f"file:{console}", "-serial", "stdio"),
             *("-virtfs", shared),
         ]
+
+    def _memory_nodes(self) -> list[str]:
+        """Say what memory is on which node; one node needs no saying."""
+        words = []
+        for node in range(self.nodes if self.nodes > 1 else 0):
+            size = f"{_MEMORY_MIB // self.nodes}M"
+            words += ["-object", f"memory-backend-ram,id=memory{node},size={size}"]
+            processor = ",cpus=0" if node == 0 else ""
+            words += ["-numa", f"node,memdev=memory{node}{processor}"]
+        return words
 
 
 async def working_accelerator(kernel: Kernel, busybox: Path) -> Accelerator:
