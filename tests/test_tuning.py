@@ -37,7 +37,7 @@ from hugeprobe.kernels.recipe import Recipe
 from hugeprobe.tuning import answers, chart, trials
 from hugeprobe.tuning.actions import ACTIONS, by_outcome
 from hugeprobe.tuning.answers import Situation
-from hugeprobe.tuning.chart import Ending
+from hugeprobe.tuning.chart import Course
 from hugeprobe.tuning.promises import Promise, promises
 from hugeprobe.tuning.trials import Blocks, Trials
 from hugeprobe.workloads import bert
@@ -93,7 +93,7 @@ ENDS = [NOT_LEFT, *({**NOT_LEFT, each.key: each.leaves} for each in chart.QUESTI
 
 
 def test_every_outcome_can_be_reached() -> None:
-    assert {chart.walk(each).outcome for each in ENDS} == set(Ending)
+    assert {chart.walk(each).outcome for each in ENDS} == set(Course)
 
 
 @pytest.mark.parametrize("given_answers", ENDS, ids=["", *(each.key for each in chart.QUESTIONS)])
@@ -131,7 +131,7 @@ def held(**mib: int) -> Coverage:
     )
 
 
-def ways(root: Path, glibc: str | None, coverage: Coverage, started: bool) -> Ending:
+def ways(root: Path, glibc: str | None, coverage: Coverage, started: bool) -> Course:
     facts = replace(host.host_facts(root), glibc=glibc)
     return answers.path(answers.answers(Situation(facts, coverage, started))).outcome
 
@@ -139,14 +139,14 @@ def ways(root: Path, glibc: str | None, coverage: Coverage, started: bool) -> En
 @pytest.mark.parametrize(
     ("name", "glibc", "coverage", "started", "outcome"),
     [
-        ("linux-6.18-vm", "2.36", held(unadvised=9), False, Ending.START),
-        ("linux-6.18-vm", "2.36", held(huge=6, cut=4), False, Ending.LEAVE),
-        ("linux-6.18-vm", "2.36", held(huge=4, short=6), True, Ending.OPERATOR),
-        ("linux-6.18-vm", "2.36", held(huge=4, cut=6), True, Ending.PROGRAM),
-        ("linux-6.18-vm", "2.31", held(misaligned=9), False, Ending.PROGRAM),
-        ("linux-6.18-vm", None, held(short=9), False, Ending.OPERATOR),
-        ("linux-6.1-debian", "2.36", held(huge=4, short=6), True, Ending.PROGRAM),
-        ("linux-6.6-no-thp", "2.36", held(off=9), False, Ending.OPERATOR),
+        ("linux-6.18-vm", "2.36", held(unadvised=9), False, Course.START),
+        ("linux-6.18-vm", "2.36", held(huge=6, cut=4), False, Course.LEAVE),
+        ("linux-6.18-vm", "2.36", held(huge=4, short=6), True, Course.OPERATOR),
+        ("linux-6.18-vm", "2.36", held(huge=4, cut=6), True, Course.PROGRAM),
+        ("linux-6.18-vm", "2.31", held(misaligned=9), False, Course.PROGRAM),
+        ("linux-6.18-vm", None, held(short=9), False, Course.OPERATOR),
+        ("linux-6.1-debian", "2.36", held(huge=4, short=6), True, Course.PROGRAM),
+        ("linux-6.6-no-thp", "2.36", held(off=9), False, Course.OPERATOR),
     ],
 )
 def test_a_host_and_a_server_lead_to(  # noqa: PLR0917 - a row of a table
@@ -155,7 +155,7 @@ def test_a_host_and_a_server_lead_to(  # noqa: PLR0917 - a row of a table
     glibc: str | None,
     coverage: Coverage,
     started: bool,
-    outcome: Ending,
+    outcome: Course,
 ) -> None:
     assert ways(tree(name), glibc, coverage, started) is outcome
 
@@ -170,14 +170,14 @@ def evidence() -> Evidence:
 
 def test_every_action_has_one_effect_and_one_table() -> None:
     assert len({action.key for action in ACTIONS}) == len(ACTIONS)
-    assert {action.outcome for action in ACTIONS} == set(Ending) - {Ending.LEAVE}
+    assert {action.outcome for action in ACTIONS} == set(Course) - {Course.LEAVE}
     for action in ACTIONS:
         assert effects.effect(action.key, NOWHERE).counts
         assert action in by_outcome(action.outcome)
 
 
-@pytest.mark.parametrize("outcome", list(Ending)[1:])
-def test_what_is_missing_is_a_sentence_in_its_cell(outcome: Ending) -> None:
+@pytest.mark.parametrize("outcome", list(Course)[1:])
+def test_what_is_missing_is_a_sentence_in_its_cell(outcome: Course) -> None:
     table = str(figures.effects_table(outcome, NOWHERE))
     assert table.count(str(MISSING)) >= len(by_outcome(outcome)) - 1
     assert len(table.splitlines()) == 2 + len(by_outcome(outcome))

@@ -257,7 +257,7 @@ class Mapped:
 
 @records.EXACTLY
 @dataclass(frozen=True, slots=True)
-class Footprint:
+class InferenceFaults:
     """Minor faults and memory of one process that infers with a tiny BERT on OpenVINO.
 
     Parameters
@@ -322,7 +322,7 @@ class HostRecord:
     cases: tuple[Mapped, ...] | Unseen
     caveat: Reason | None
     openvino: Version | None
-    inference: tuple[Footprint, ...] | Unseen
+    inference: tuple[InferenceFaults, ...] | Unseen
 
     @property
     def sizes(self) -> PageSizes:

@@ -16,9 +16,9 @@ from hugeprobe.hostrecord import (
     ARMS,
     COMMAND,
     TOPS_KIB,
-    Footprint,
     Given,
     HostRecord,
+    InferenceFaults,
     Mapped,
     Placed,
     PublicFacts,
@@ -115,7 +115,7 @@ def _openvino_version() -> str | None:
         return None
 
 
-def _inference() -> tuple[Footprint, ...] | Unseen:
+def _inference() -> tuple[InferenceFaults, ...] | Unseen:
     footprints = []
     with tempfile.TemporaryDirectory(prefix="hugeprobe-") as folder:
         for arm in ARMS:
@@ -127,7 +127,7 @@ def _inference() -> tuple[Footprint, ...] | Unseen:
                 return Unseen.of(ran)
             held = ran.phases[-1].memory.coverage
             footprints.append(
-                Footprint(
+                InferenceFaults(
                     arm=arm.name,
                     load_faults=ran.minor_faults("load"),
                     first_faults=ran.minor_faults("first"),

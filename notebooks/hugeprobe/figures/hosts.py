@@ -24,7 +24,7 @@ from hugeprobe.sweep import TELLING_KIB
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from hugeprobe.hostrecord import Footprint, HostRecord, Mapped
+    from hugeprobe.hostrecord import HostRecord, InferenceFaults, Mapped
     from hugeprobe.hosts import Alike, Host
 
 _ON_BOUNDARY, _BETWEEN = TOPS_KIB
@@ -235,7 +235,7 @@ def inference_table(here: HostRecord, recorded: Sequence[HostRecord]) -> Markdow
     def row(record: HostRecord) -> Sequence[str]:
         if isinstance(record.inference, Unseen):
             return [_unseen(record.inference)] * 6
-        by_arm: Mapping[str, Footprint] = {each.arm: each for each in record.inference}
+        by_arm: Mapping[str, InferenceFaults] = {each.arm: each for each in record.inference}
         return [
             cell
             for arm in ("default", "keep")

@@ -25,7 +25,7 @@ from hugeprobe.sizes import format_kib
 from hugeprobe.tuning import answers, chart
 from hugeprobe.tuning.actions import by_outcome
 from hugeprobe.tuning.answers import Reply, Situation
-from hugeprobe.tuning.chart import Ending
+from hugeprobe.tuning.chart import Course
 from hugeprobe.tuning.promises import promises
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from hugeprobe.tuning.trials import Trials
 
 _COLOURS: Final = {
-    Ending.LEAVE: GAP,
-    Ending.START: HUGE,
-    Ending.OPERATOR: BASE,
-    Ending.PROGRAM: ACCENT,
+    Course.LEAVE: GAP,
+    Course.START: HUGE,
+    Course.OPERATOR: BASE,
+    Course.PROGRAM: ACCENT,
 }
 _WORDS: Final = {True: "yes", False: "no"}
 
@@ -91,7 +91,7 @@ def _step(question: chart.Question, path: chart.Route | None) -> Step:
     )
 
 
-def _end(outcome: Ending, detail: str, *, taken: bool) -> End:
+def _end(outcome: Course, detail: str, *, taken: bool) -> End:
     return End(outcome.value, _plain(detail), _COLOURS[outcome], taken)
 
 
@@ -124,7 +124,7 @@ def rule_sentence(finding: RuleFinding) -> Sentence:
 # Tables -------------------------------------------------------------------------------------------
 
 
-def actions_table(outcome: Ending) -> MarkdownTable:
+def actions_table(outcome: Course) -> MarkdownTable:
     """Return the decision table of one kind of reader."""
     rows = [
         (action.symptom, action.check, action.action, action.cost) for action in by_outcome(outcome)
@@ -132,7 +132,7 @@ def actions_table(outcome: Ending) -> MarkdownTable:
     return markdown_table(["symptom", "check", "action", "cost"], rows)
 
 
-def effects_table(outcome: Ending, evidence: Evidence) -> MarkdownTable:
+def effects_table(outcome: Course, evidence: Evidence) -> MarkdownTable:
     """Return what the same actions bring, and what they do not help."""
     rows = []
     for action in by_outcome(outcome):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from hugeprobe.tuning.chart import Ending
+from hugeprobe.tuning.chart import Course
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ class Action:
     """
 
     key: str
-    outcome: Ending
+    outcome: Course
     symptom: str
     check: str
     action: str
@@ -48,7 +48,7 @@ class Action:
 ACTIONS: Final = (
     Action(
         "nothing",
-        Ending.START,
+        Course.START,
         "slow once warm, and a request at a shape seen before has no faults",
         "`hugeprobe bench` with your model",
         "leave it",
@@ -57,7 +57,7 @@ ACTIONS: Final = (
     ),
     Action(
         "keep",
-        Ending.START,
+        Course.START,
         "starts and first requests fault; `unadvised` leads",
         "`hugeprobe doctor PID`",
         "`hugeprobe run --profile keep -- COMMAND`",
@@ -66,7 +66,7 @@ ACTIONS: Final = (
     ),
     Action(
         "cut",
-        Ending.START,
+        Course.START,
         "the same, or `cut` leads: OpenVINO binds its weights; one memory node",
         "`hugeprobe host`, `hugeprobe doctor PID`",
         "`hugeprobe run --profile whole -- COMMAND`, which also refuses `mbind`",
@@ -75,7 +75,7 @@ ACTIONS: Final = (
     ),
     Action(
         "advise",
-        Ending.START,
+        Course.START,
         "starts and first requests fault, but freed memory has to go back to the host",
         "resident memory after a peak, `hugeprobe maps PID`",
         "`hugeprobe run --profile advise -- COMMAND`",
@@ -84,7 +84,7 @@ ACTIONS: Final = (
     ),
     Action(
         "collapse",
-        Ending.START,
+        Course.START,
         "`unadvised` or `waiting` leads, and no restart is possible; or the mode is `never`",
         "`hugeprobe collapse PID --dry-run`",
         "`hugeprobe collapse PID`",
@@ -93,7 +93,7 @@ ACTIONS: Final = (
     ),
     Action(
         "arena",
-        Ending.START,
+        Course.START,
         "faults at every request, with ONNX Runtime",
         "`enable_cpu_mem_arena` is off",
         "switch it on; or keep it off under `hugeprobe run`",
@@ -102,7 +102,7 @@ ACTIONS: Final = (
     ),
     Action(
         "madvise",
-        Ending.OPERATOR,
+        Course.OPERATOR,
         "`off` leads: the mode is `never`",
         "`hugeprobe host`",
         "`echo madvise > enabled`",
@@ -111,7 +111,7 @@ ACTIONS: Final = (
     ),
     Action(
         "mthp-64k",
-        Ending.OPERATOR,
+        Course.OPERATOR,
         "`short` leads; or the programs can be neither changed nor started differently",
         "is there `hugepages-64kB/enabled`? Linux 6.8 has it",
         "`echo always > hugepages-64kB/enabled`",
@@ -120,7 +120,7 @@ ACTIONS: Final = (
     ),
     Action(
         "mthp",
-        Ending.OPERATOR,
+        Course.OPERATOR,
         "with 64 KiB there are still too many faults",
         "the minor faults that `hugeprobe run` reports",
         "the same for 128, 256, 512 and 1024 kB, too",
@@ -129,7 +129,7 @@ ACTIONS: Final = (
     ),
     Action(
         "mthp-64k-advise",
-        Ending.OPERATOR,
+        Course.OPERATOR,
         "the same as for 64 KiB, but programs that do not ask are to notice nothing",
         "the same",
         "`echo madvise > hugepages-64kB/enabled`, and start the service with `advise`",
@@ -138,7 +138,7 @@ ACTIONS: Final = (
     ),
     Action(
         "always",
-        Ending.OPERATOR,
+        Course.OPERATOR,
         "`unadvised` leads on a host of its own, and nothing can be started differently",
         "`hugeprobe host`",
         "`echo always > enabled`",
@@ -147,7 +147,7 @@ ACTIONS: Final = (
     ),
     Action(
         "largest",
-        Ending.PROGRAM,
+        Course.PROGRAM,
         "slow first request at each larger shape",
         "faults at growth, `hugeprobe bench`",
         "the largest shape once, before you serve",
@@ -156,7 +156,7 @@ ACTIONS: Final = (
     ),
     Action(
         "own",
-        Ending.PROGRAM,
+        Course.PROGRAM,
         "`edge`, `misaligned` or `short` leads, in blocks of your own",
         "`hugeprobe doctor PID`",
         "blocks that start on 2 MiB, are rounded up and advised: the recipe in C",
@@ -165,7 +165,7 @@ ACTIONS: Final = (
     ),
     Action(
         "pool",
-        Ending.PROGRAM,
+        Course.PROGRAM,
         "a new array for every result",
         "faults of a repeated request",
         "one piece of memory for each tensor: the recipe in Python",
@@ -174,7 +174,7 @@ ACTIONS: Final = (
     ),
     Action(
         "hint",
-        Ending.PROGRAM,
+        Course.PROGRAM,
         "`cut` leads: OpenVINO binds its weights to a memory node",
         "`hugeprobe doctor PID`",
         "`PERFORMANCE_HINT=THROUGHPUT`: not for this purpose",
@@ -183,7 +183,7 @@ ACTIONS: Final = (
     ),
     Action(
         "mmap",
-        Ending.PROGRAM,
+        Course.PROGRAM,
         "starts are slow, and `ENABLE_MMAP` is off",
         "properties given to `openvino.Core`",
         "`ENABLE_MMAP` on, as it comes",
@@ -193,6 +193,6 @@ ACTIONS: Final = (
 )
 
 
-def by_outcome(outcome: Ending) -> Sequence[Action]:
+def by_outcome(outcome: Course) -> Sequence[Action]:
     """Return the actions of one table, in order."""
     return [action for action in ACTIONS if action.outcome is outcome]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Ending(Enum):
+class Course(Enum):
     """Where the chart leads."""
 
     LEAVE = "Leave it as it is"
@@ -47,7 +47,7 @@ class Question:
     text: str
     check: str
     leaves: bool
-    outcome: Ending
+    outcome: Course
     detail: str
 
 
@@ -56,7 +56,7 @@ WAITS: Final = Question(
     "Do you wait for starts, first requests, large tables, or text token by token?",
     "hugeprobe bench",
     False,
-    Ending.LEAVE,
+    Course.LEAVE,
     "warm, compute-bound: no gain shown",
 )
 HUGE: Final = Question(
@@ -64,7 +64,7 @@ HUGE: Final = Question(
     "Is more than half of its memory huge?",
     "hugeprobe doctor PID",
     True,
-    Ending.LEAVE,
+    Course.LEAVE,
     "doctor says what keeps the rest back",
 )
 ALLOWED: Final = Question(
@@ -72,7 +72,7 @@ ALLOWED: Final = Question(
     "Is THP `always` or `madvise`, and allowed to it?",
     "hugeprobe host",
     False,
-    Ending.OPERATOR,
+    Course.OPERATOR,
     "mode `madvise`; until then, collapse",
 )
 STARTED: Final = Question(
@@ -80,7 +80,7 @@ STARTED: Final = Question(
     "Does it use glibc 2.35 or newer, and has it not been started by `hugeprobe run` yet?",
     "ldd --version",
     True,
-    Ending.START,
+    Course.START,
     "`hugeprobe run`, then ask again",
 )
 SHORT: Final = Question(
@@ -88,11 +88,11 @@ SHORT: Final = Question(
     "Is most of the rest in blocks below 2 MiB, and has the kernel smaller huge pages?",
     "hugepages-64kB/enabled",
     True,
-    Ending.OPERATOR,
+    Course.OPERATOR,
     "huge pages of 64 KiB",
 )
 QUESTIONS: Final = (WAITS, HUGE, ALLOWED, STARTED, SHORT)
-LAST: Final = Ending.PROGRAM
+LAST: Final = Course.PROGRAM
 LAST_DETAIL: Final = "blocks: aligned, advised, kept"
 
 
@@ -112,7 +112,7 @@ class Route:
     ended: bool
 
     @property
-    def outcome(self) -> Ending:
+    def outcome(self) -> Course:
         """Where it led."""
         return self.asked[-1].outcome if self.ended else LAST
 
