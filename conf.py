@@ -3,13 +3,15 @@
 import sys
 from pathlib import Path
 
+import tomllib
+
 ROOT = Path(__file__).parent
 sys.path[:0] = [str(ROOT / "docs/_ext"), str(ROOT / "notebooks")]
 
 project = "Huge pages for inference"
 html_title = "Huge pages for inference"
 author = "The OpenVINO huge pages guide"
-version = release = "0.1"
+version = release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 language = "en"
 
 root_doc = "docs/index"
@@ -19,6 +21,7 @@ exclude_patterns = ["_build", "**/_*", "**/.*", "**/jupyter_execute"]
 extensions = [
     "myst_nb",  # brings myst_parser, which must not be listed beside it
     "nb_embed",
+    "notebook_pages",
     "typer_reference",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",

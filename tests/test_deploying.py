@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from hugeprobe.kernels.deployment import DeploymentRecord, Guest
+    from hugeprobe.kernels.deployment import BootedGuest, DeploymentRecord
     from hugeprobe.kernels.images import Kernel
 
 THP = "/sys/kernel/mm/transparent_hugepage"
@@ -53,7 +53,7 @@ def recorded() -> DeploymentRecord:
     return record
 
 
-def guests(**wanted: object) -> list[Guest]:
+def guests(**wanted: object) -> list[BootedGuest]:
     return [
         guest
         for guest in recorded().guests

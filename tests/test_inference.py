@@ -229,6 +229,14 @@ def test_arms_start_from_an_environment_that_steers_nothing(
     assert children.environment(ADVISE.env)["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
 
 
+def test_runs_report_nothing_to_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime does not; but who wants it to can say so."""
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    assert children.environment({})["ORT_DISABLE_TELEMETRY"] == "1"
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    assert children.environment({})["ORT_DISABLE_TELEMETRY"] == "0"
+
+
 def test_too_little_memory_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "usable_memory_kib", lambda: 100 * 1024)
     monkeypatch.setattr(inference, "missing", lambda _: None)

@@ -17,7 +17,7 @@ from hugeprobe import host, launch, linux, profiles
 from hugeprobe.cli import run as command_line
 from hugeprobe.coverage import Backing, Coverage
 from hugeprobe.errors import BadRequestError, NotObservable
-from hugeprobe.launch import Look, Report
+from hugeprobe.launch import Look, Watched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -270,7 +270,7 @@ def test_memory_that_may_not_be_read_is_a_sentence() -> None:
     assert "could not be read" in str(watch.largest)
 
 
-def print_report(report: Report, capsys: pytest.CaptureFixture[str]) -> str:
+def print_report(report: Watched, capsys: pytest.CaptureFixture[str]) -> str:
     command_line._print_report(report)
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -278,7 +278,7 @@ def print_report(report: Report, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_what_kept_the_rest_back_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    report = Report("keep", 0, 1.5, 1234, 0, look(100, 75))
+    report = Watched("keep", 0, 1.5, 1234, 0, look(100, 75))
     said = print_report(report, capsys)
     assert "1,234 minor and 0 major faults" in said
     assert "75.0%" in said
@@ -291,7 +291,7 @@ def test_what_kept_the_rest_back_is_said(capsys: pytest.CaptureFixture[str]) -> 
 def test_another_c_library_is_told(
     profile: str, told: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = print_report(Report(profile, 0, 1.5, 1, 0, look(100, glibc=False)), capsys)
+    said = print_report(Watched(profile, 0, 1.5, 1, 0, look(100, glibc=False)), capsys)
     assert ("does not use glibc" in said) is told
 
 

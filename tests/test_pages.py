@@ -12,14 +12,17 @@ from hugeprobe import arms, profiles, workloads
 from hugeprobe.cli import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+ARTICLE = ROOT / "docs/_upstream/transparent-huge-pages-on-linux.rst"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ARTICLE]
 COMMAND = re.compile(
     r"^(?:\$|>)\s+(?:cd \S+ && )?(?:python -m )?hugeprobe (\w+)(.*)$", re.MULTILINE
 )
 
 
 def texts() -> dict[str, str]:
-    return {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
+    """Return what pages say, with lines joined that a shell joins."""
+    found = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
+    return {page: re.sub(r"\\\n *", "", text) for page, text in found.items()}
 
 
 def test_settings_on_pages_are_those_of_the_profiles() -> None:
@@ -27,7 +30,7 @@ def test_settings_on_pages_are_those_of_the_profiles() -> None:
     found = {
         (page, value)
         for page, text in texts().items()
-        for value in re.findall(r"GLIBC_TUNABLES=([\w.:=]+)", text)
+        for value in re.findall(r"GLIBC_TUNABLES=\"?([\w.:=]+)", text)
     }
     assert {value for _, value in found} >= known - {None}
     assert not {(page, value) for page, value in found if value not in known}

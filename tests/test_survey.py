@@ -307,7 +307,7 @@ def survey_by_command(folder: Path, *arguments: str) -> subprocess.CompletedProc
     return subprocess.run(
         [sys.executable, "-m", "hugeprobe", "survey", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(NOTEBOOKS)},
+        env={**os.environ, "PYTHONPATH": str(NOTEBOOKS), "TMPDIR": str(folder)},
         capture_output=True,
         text=True,
         timeout=2 * LONG,

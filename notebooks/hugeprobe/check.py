@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -90,24 +91,41 @@ def _numpy(length: int) -> Resident:
     return resident(Span(start, start + length))
 
 
+class Gives(Enum):
+    """To whom a host gives huge pages at a fault."""
+
+    EVERYONE = "everyone"
+    WHO_ASKS = "who asks"
+    TOO_FEW = "who asks, but not enough"
+    NOBODY = "nobody"
+
+
+def gives(got: dict[str, Got]) -> Gives:
+    """Return to whom this host gives huge pages, judged by a process like this one."""
+    if got[PLAIN].is_huge:
+        return Gives.EVERYONE
+    if got[ADVISED].is_huge:
+        return Gives.WHO_ASKS
+    return Gives.TOO_FEW if got[ADVISED].resident.huge_kib else Gives.NOBODY
+
+
 def verdict(got: dict[str, Got]) -> str:
     """Say in one sentence what this host gives to a process like this one."""
-    if got[PLAIN].is_huge:
-        return (
+    return {
+        Gives.EVERYONE: (
             "**This host gives huge pages to every process**, advised or not, "
             "where a whole aligned range fits."
-        )
-    if got[ADVISED].is_huge:
-        return (
+        ),
+        Gives.WHO_ASKS: (
             "**This host gives huge pages only where a program asks for them.** "
             "A runtime that does not ask gets none."
-        )
-    if got[ADVISED].resident.huge_kib:
-        return (
+        ),
+        Gives.TOO_FEW: (
             f"**This host gives huge pages, but not enough**: {got[ADVISED].resident.coverage:.0%} "
             "of an aligned, advised mapping. Memory is fragmented or limited."
-        )
-    return (
-        "**This host gives this process no huge pages at a fault**, not even where it asks for "
-        "them: THP is `never`, not built in, or forbidden to the process."
-    )
+        ),
+        Gives.NOBODY: (
+            "**This host gives this process no huge pages at a fault**, not even where it asks for "
+            "them: THP is `never`, not built in, or forbidden to the process."
+        ),
+    }[gives(got)]

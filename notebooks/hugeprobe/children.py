@@ -144,12 +144,17 @@ def started(
 
 
 def environment(added: Mapping[str, str]) -> dict[str, str]:
-    """Return this environment without what steers allocation, plus ``added`` and this package."""
+    """Return this environment without what steers allocation, plus ``added`` and this package.
+
+    ONNX Runtime reports its use to its maker, and leaves a file for that, unless it is told not to:
+    https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md.
+    """
     kept = {
         name: value for name, value in os.environ.items() if not _STEERS_ALLOCATION.fullmatch(name)
     }
     packages = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, packages)), **added}
+    silent = {"ORT_DISABLE_TELEMETRY": "1"}
+    return {**silent, **kept, "PYTHONPATH": os.pathsep.join(filter(None, packages)), **added}
 
 
 def _leave_no_core(pid: int) -> None:

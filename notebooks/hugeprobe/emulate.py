@@ -68,11 +68,13 @@ def emulate(
     *,
     top_offset: int = 0,
     sizes: PageSizes | None = None,
+    unadvised: bool = False,
 ) -> Measurement | NotObservable:
     """Measure mappings of ``lengths`` bytes, placed as a kernel that follows ``rule`` would.
 
-    Parameters are those of :func:`placement.model`. At most half of the memory that this process
-    may use is touched.
+    Parameters are those of :func:`placement.model`. Where the mode is ``madvise``, mappings are
+    advised unless they are to be ``unadvised``. At most half of the memory that this process may
+    use is touched.
     """
     sizes = sizes or page_sizes()
     check_top_offset(top_offset, sizes)
@@ -90,7 +92,7 @@ def emulate(
                 map_anonymous(span.length, at=span.start)
                 return span
 
-            return _measure(lengths, next_as_ruled, touch, top, sizes)
+            return _measure(lengths, next_as_ruled, touch, top, sizes, unadvised=unadvised)
 
     measured = _until_undisturbed(once, lengths, sizes)
     if isinstance(measured, Measurement) and measured.caveat is None:
@@ -102,9 +104,16 @@ def emulate(
 
 
 def observe(
-    lengths: Sequence[int], touch: Touch, *, top_offset: int = 0, sizes: PageSizes | None = None
+    lengths: Sequence[int],
+    touch: Touch,
+    *,
+    top_offset: int = 0,
+    sizes: PageSizes | None = None,
+    unadvised: bool = False,
 ) -> Measurement | NotObservable:
     """Measure mappings of ``lengths`` bytes placed by the running kernel itself.
+
+    Parameters are those of :func:`emulate`.
 
     Call it in a process with one thread: what another thread maps meanwhile may land in between,
     which is noticed, tried again, and in the end not reported as a measurement.
@@ -121,7 +130,7 @@ def observe(
 
         with known_top(top_offset, sizes) as top:
             try:
-                return _measure(lengths, next_by_kernel, touch, top, sizes)
+                return _measure(lengths, next_by_kernel, touch, top, sizes, unadvised=unadvised)
             finally:
                 for span in spans:
                     unmap(span.start, span.length)
@@ -161,7 +170,13 @@ def _collapsed(measured: Measurement, sizes: PageSizes) -> bool:
 
 
 def _measure(
-    lengths: Sequence[int], mapper: _Mapper, touch: Touch, top: int, sizes: PageSizes
+    lengths: Sequence[int],
+    mapper: _Mapper,
+    touch: Touch,
+    top: int,
+    sizes: PageSizes,
+    *,
+    unadvised: bool,
 ) -> Measurement | NotObservable:
     """Map, advise and touch in the order that ``touch`` names; describe what smaps then says.
 
@@ -169,7 +184,7 @@ def _measure(
     could land between the mappings under test: the buffer for smaps is made beforehand.
     """
     facts = host_facts()
-    advised = facts.thp_mode == "madvise"
+    advised = facts.thp_mode == "madvise" and not unadvised
     text = bytearray(len(smaps.read("self")) + _SMAPS_BYTES_A_VMA * (2 * len(lengths) + 64))
     spans: list[Span] = []
     faults = 0
@@ -206,6 +221,9 @@ def _read_smaps(text: bytearray) -> int:
     return size
 
 
+_PMD_OFF: Final = "the PMD size is switched off on this host"
+
+
 def _caveat(facts: HostFacts, advised: bool) -> str | None:
     """Return why faults here are not answered with pages of the PMD size alone, if so."""
     if not facts.thp_built_in:
@@ -213,10 +231,12 @@ def _caveat(facts: HostFacts, advised: bool) -> str | None:
     if thp_disabled():
         return "THP is forbidden to this process (PR_SET_THP_DISABLE), so every page is a base page"
     given = effective_sizes(facts, advised=advised)
+    unasked = " and nothing was advised" if facts.thp_mode == "madvise" and not advised else ""
     if not given:
-        return f"THP is `{facts.thp_mode}` on this host, so every page is a base page"
+        return f"THP is `{facts.thp_mode}` on this host{unasked}, so every page is a base page"
     if facts.pmd_kib not in given:
-        return "the PMD size is switched off on this host, so no page is PMD-mapped"
+        why = f"THP is `madvise` on this host{unasked}" if unasked else _PMD_OFF
+        return f"{why}, so no page is PMD-mapped"
     if len(given) > 1:
         smaller = ", ".join(format_kib(kib) for kib in given[1:])
         return f"this host also answers faults with pages of {smaller}, so there are fewer faults"

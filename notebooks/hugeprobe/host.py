@@ -1,7 +1,9 @@
 """What of a host decides about huge pages: the kernel's settings, the processor, the memory.
 
 Only the files named here are read, and of them only what has a field below: a name of a machine or
-a user, an address, a path or a command line has no field to get into. Sources of the settings:
+a user, an address, a path or a command line has no field to get into. What others may have written
+their own words into, the kernel's release before all, is kept as far as :mod:`hugeprobe.public`
+knows the words. Sources of the settings:
 ``Documentation/admin-guide/mm/transhuge.rst`` and ``mm/huge_memory.c``.
 """
 
@@ -15,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
+from hugeprobe import public
 from hugeprobe.errors import NotLinuxError
 from hugeprobe.sizes import KIB, format_kib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from hugeprobe.smaps import Pid
 
@@ -101,7 +104,7 @@ class Cpu:
     Parameters
     ----------
     model
-        As ``/proc/cpuinfo`` names it.
+        As ``/proc/cpuinfo`` names it, in words that are known.
     usable
         Logical processors that this process may run on.
     numa_nodes
@@ -123,7 +126,7 @@ class HostFacts:
     Parameters
     ----------
     kernel
-        Release, as ``uname -r`` gives it.
+        Release, as ``uname -r`` gives it, without what its builder added.
     architecture
         As ``uname -m`` gives it.
     thp_built_in
@@ -197,8 +200,11 @@ def host_facts(root: Path = _LIVE) -> HostFacts:
     status = _fields(root / "proc/self/status")
     base, pmd = _page_sizes(root)
     return HostFacts(
-        kernel=_text(root / "proc/sys/kernel/osrelease"),
-        architecture=_text(root / "proc/sys/kernel/arch") or (platform.machine() if live else None),
+        kernel=_known(public.kernel_release, _text(root / "proc/sys/kernel/osrelease")),
+        architecture=_known(
+            public.architecture,
+            _text(root / "proc/sys/kernel/arch") or (platform.machine() if live else None),
+        ),
         thp_built_in=thp.exists() or "AnonHugePages" in _fields(root / "proc/meminfo"),
         thp_mode=choice(thp / "enabled"),
         thp_allowed_for_process={"0": False, "1": True}.get(status.get("THP_enabled", "")),
@@ -220,7 +226,7 @@ def host_facts(root: Path = _LIVE) -> HostFacts:
         virtualisation=_virtualisation(root),
         container=_container(root),
         glibc=_glibc() if live else None,
-        python=platform.python_version() if live else None,
+        python=public.version(platform.python_version()) if live else None,
     )
 
 
@@ -339,6 +345,11 @@ def _text(path: Path) -> str | None:
         return path.read_text(errors="replace").strip()
     except OSError:
         return None
+
+
+def _known(publishable: Callable[[str], str], text: str | None) -> str | None:
+    """Return what may be published of a text; None where there is none."""
+    return publishable(text) if text else None
 
 
 def _number(path: Path) -> int | None:
@@ -517,10 +528,10 @@ def _cpu(root: Path, status: dict[str, str]) -> Cpu:
     ]
     allowed = status.get("Cpus_allowed_list", "")
     return Cpu(
-        model=model,
+        model=_known(public.processor, model),
         usable=sum(map(_range_length, allowed.split(","))) if allowed else None,
         numa_nodes=len(nodes) or None,
-        tlb=info.get("TLB size"),
+        tlb=_known(public.tlb, info.get("TLB size")),
     )
 
 
@@ -542,6 +553,14 @@ _VENDORS: Final = {
 _CLOCKS: Final = {"kvm-clock": "KVM", "hyperv": "Hyper-V", "xen": "Xen"}
 
 
+_NO_HYPERVISOR: Final = "none seen"
+_SOME_HYPERVISOR: Final = "a hypervisor without a name"
+HYPERVISORS: Final = (*_VENDORS.values(), *_CLOCKS.values(), _SOME_HYPERVISOR, _NO_HYPERVISOR)
+"""What :attr:`HostFacts.virtualisation` can say."""
+CONTAINERS: Final = ("docker", "podman", "kubernetes", "lxc", "unknown")
+"""What :attr:`HostFacts.container` can say where a container is seen."""
+
+
 def _virtualisation(root: Path) -> str:
     """Name the hypervisor by the maker of the virtual machine, or by the clock it offers."""
     info = _fields(root / "proc/cpuinfo")
@@ -553,7 +572,7 @@ def _virtualisation(root: Path) -> str:
     for clock, name in _CLOCKS.items():
         if clock in (clocks or ""):
             return name
-    return "a hypervisor without a name" if guest else "none seen"
+    return _SOME_HYPERVISOR if guest else _NO_HYPERVISOR
 
 
 def _container(root: Path) -> str | None:
@@ -585,4 +604,4 @@ def _glibc() -> str | None:
         version = os.confstr("CS_GNU_LIBC_VERSION")
     except (ValueError, OSError):
         return None
-    return version.removeprefix("glibc ") if version else None
+    return public.version(version.removeprefix("glibc ")) if version else None

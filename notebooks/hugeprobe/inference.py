@@ -204,6 +204,7 @@ def run(
     seed: int = 0,
     repeats: int = 2,
     steady: int = 0,
+    reloads: int = 0,
     spare_kib: int = 0,
     threads: int | None = None,
     timeout: float = 120.0,
@@ -225,6 +226,8 @@ def run(
         and allocates it in the second, so the steady state begins with the third.
     steady
         Rounds over all shapes at the end.
+    reloads
+        How many times the model is dropped at the end, loaded again, and run once.
     spare_kib
         What an arm touches beforehand that has memory touched, or backed by the host.
     threads
@@ -262,6 +265,7 @@ def run(
         arena=runtime.arena,
         hint=runtime.hint,
         steady=steady,
+        reloads=reloads,
         collapse=arm.collapse,
         touched_kib=spare_kib if arm.touched else 0,
     )

@@ -70,7 +70,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Watched:
     """What came of a command.
 
     Parameters
@@ -95,7 +95,7 @@ class Report:
     largest: Look | NotObservable
 
 
-def run(command: Sequence[str], profile: Profile, env: Mapping[str, str]) -> Report:
+def run(command: Sequence[str], profile: Profile, env: Mapping[str, str]) -> Watched:
     """Run a command to its end, and watch it.
 
     Signals that would end this process are passed on to the command in the meantime; so call it
@@ -131,7 +131,7 @@ def run(command: Sequence[str], profile: Profile, env: Mapping[str, str]) -> Rep
                 break
             pause = watch.look(process.pid)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return Report(
+    return Watched(
         profile.name,
         process.returncode if process.returncode >= 0 else 128 - process.returncode,
         time.monotonic() - began,

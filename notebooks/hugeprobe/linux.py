@@ -59,7 +59,8 @@ class Advice(IntEnum):
 
     HUGEPAGE = 14
     NOHUGEPAGE = 15
-    POPULATE_WRITE = 23  # since Linux 5.14
+    POPULATE_READ = 22  # since Linux 5.14, as is the next
+    POPULATE_WRITE = 23
     COLLAPSE = 25  # since Linux 6.1
 
 
@@ -86,6 +87,7 @@ def _libc() -> ctypes.CDLL:
         ctypes.c_long,
     )
     libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    libc.mlock.argtypes = (ctypes.c_size_t, ctypes.c_size_t)
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
     libc.syscall.argtypes = (ctypes.c_long, *[ctypes.c_void_p] * 5)
@@ -157,6 +159,11 @@ def unmap(start: int, length: int) -> None:
 def advise(start: int, length: int, advice: Advice) -> None:
     """Tell the kernel how ``length`` bytes from ``start`` will be used (``madvise(2)``)."""
     _call("madvise", start, length, advice)
+
+
+def lock(start: int, length: int) -> None:
+    """Bring ``length`` bytes from ``start`` into memory, and keep them there (``mlock(2)``)."""
+    _call("mlock", start, length)
 
 
 def can_collapse() -> bool:

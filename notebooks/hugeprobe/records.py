@@ -31,13 +31,19 @@ _LONGEST_LINE: Final = 2000
 
 def write(path: Path, record: object) -> None:
     """Write a data class to ``path``, whole or not at all."""
+    text = text_of(record)
+    unfinished = path.with_name(path.name + ".new")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def text_of(record: object) -> str:
+    """Return what :func:`write` writes."""
     if not dataclasses.is_dataclass(record) or isinstance(record, type):
         raise TypeError(f"a record is an instance of a data class, not {record!r}")
     # Through JSON and back, so that the digest is of what a reader will find.
     content = json.loads(json.dumps(dataclasses.asdict(record), default=_plain))
-    unfinished = path.with_name(path.name + ".new")
-    unfinished.write_text(_pretty({_DIGEST: digest(content), **content}) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    return _pretty({_DIGEST: digest(content), **content}) + "\n"
 
 
 def read(path: Path, schema: type[Record]) -> Record | NotObservable:

@@ -8,6 +8,7 @@ reads no kernel file, and keeps nothing between steps that the runtime did not a
 from __future__ import annotations
 
 import ctypes
+import gc
 import hashlib
 import importlib
 import json
@@ -28,10 +29,12 @@ from hugeprobe.loaders import LOADERS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from hugeprobe.workloads import Inputs, Shape, Workload
+    from hugeprobe.workloads import Inputs, Model, Shape, Workload
 
 RuntimeName = Literal["openvino", "onnxruntime"]
-Stage = Literal["start", "load", "first", "repeat", "back", "collapse", "steady"]
+Stage = Literal[
+    "start", "load", "first", "repeat", "back", "collapse", "steady", "drop", "reload", "again"
+]
 """``start``: imports and inputs; ``load``: read and compile; ``first``: a shape not seen before;
 ``repeat``: the same input again; ``back``: a shape seen before another one; ``collapse``: make what
 there is huge; ``steady``: every shape in turn, once all have been seen."""
@@ -76,6 +79,8 @@ class Request:
         Whether to collapse what can be huge before those rounds (``MADV_COLLAPSE``).
     touched_kib
         Heap memory that is touched, and freed again, before anything is loaded.
+    reloads
+        How many times the model is dropped at the end, loaded again, and run once.
     """
 
     workload: str
@@ -91,6 +96,7 @@ class Request:
     steady: int = 0
     collapse: bool = False
     touched_kib: int = 0
+    reloads: int = 0
 
     def encode(self) -> str:
         """Return it as one line of JSON."""
@@ -216,11 +222,19 @@ def _serve(channel: TextIO) -> None:
         workload = workloads.find(request.workload)
         return workload, {shape: workload.inputs(shape, request.seed) for shape in request.shapes}
 
+    def load() -> None:
+        loaded.append(LOADERS[request.runtime](request, workload.state))
+
+    def drop() -> None:
+        loaded.clear()
+        gc.collect()
+
     workload, inputs = teller.step("start", start)
-    model = teller.step("load", lambda: LOADERS[request.runtime](request, workload.state))
+    loaded: list[Model] = []
+    teller.step("load", load)
 
     def infer(stage: Stage, shape: Shape) -> None:
-        teller.step(stage, lambda: workload.infer(model, inputs[shape]), shape)
+        teller.step(stage, lambda: workload.infer(loaded[0], inputs[shape]), shape)
 
     for stage, shape in stages(request.shapes, request.repeats):
         infer(stage, shape)
@@ -230,6 +244,10 @@ def _serve(channel: TextIO) -> None:
     for _ in range(request.steady):
         for shape in dict.fromkeys(request.shapes):
             infer("steady", shape)
+    for _ in range(request.reloads):
+        teller.step("drop", drop)
+        teller.step("reload", load)
+        infer("again", request.shapes[0])
 
 
 def main() -> None:

@@ -155,8 +155,9 @@ def test_only_what_readers_need_is_published(site: Path) -> None:
 )
 def test_notebook_is_offered_without_outputs(site: Path, source: Path) -> None:
     page = parse(site / "notebooks" / f"{source.stem}.html")
-    (link,) = page.select("a[download]")
-    offered = (site / "notebooks" / str(link["href"])).resolve()
+    without, with_outputs = page.select("a[download]")
+    assert str(with_outputs["href"]) == f"../executed/notebooks/{source.name}"
+    offered = (site / "notebooks" / str(without["href"])).resolve()
     cells = json.loads(offered.read_text(encoding="utf-8"))["cells"]
     assert cells
     assert not any(cell.get("outputs") for cell in cells)

@@ -121,6 +121,17 @@ def test_both_nodes_of_the_small_fleet_answer(outputs: dict[str, dict[str, str]]
     assert str(FACTS.kernel) in outputs["fleets"]["answers"]
 
 
+def test_every_claim_has_a_verdict_on_the_page(outputs: dict[str, dict[str, str]]) -> None:
+    found = outputs["claims"]
+    assert len(re.findall(r"\]\(#claim-\d+\)", found["overview"])) == 16
+    for number in range(1, 17):
+        verdict = re.findall(
+            r'^<span class="verdict [\w-]+">[\w ]+</span>', found[f"verdict-{number}"]
+        )
+        assert verdict
+        assert verdict[0] in found["overview"]
+
+
 def test_the_box_names_kernel_and_mode(outputs: dict[str, dict[str, str]]) -> None:
     box = outputs["measured-on"]["box"]
     assert str(FACTS.kernel) in box

@@ -10,13 +10,13 @@ import sys
 
 from rich.console import Console
 
-from hugeprobe.cli import bench, collapse, doctor, host, layout, maps, rule, run, survey
+from hugeprobe.cli import bench, collapse, doctor, host, layout, maps, record, rule, run, survey
 from hugeprobe.cli.output import app
 from hugeprobe.errors import ProbeError
 
 __all__ = ["COMMANDS", "app", "main"]
 
-COMMANDS = (host, rule, layout, maps, doctor, collapse, run, bench, survey)
+COMMANDS = (host, rule, layout, maps, doctor, collapse, run, bench, survey, record)
 """Importing a command's module adds it to the application, in this order."""
 
 

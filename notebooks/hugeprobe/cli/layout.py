@@ -38,6 +38,12 @@ def show_layout(  # noqa: PLR0917 - Typer reads the options from the parameters
     top_offset: Annotated[
         str, typer.Option(help="How far above a PMD boundary the free space ends, such as 512K.")
     ] = "0",
+    unadvised: Annotated[
+        bool,
+        typer.Option(
+            "--unadvised", help="Do not advise where the mode is madvise, as most programs do not."
+        ),
+    ] = False,
     model_only: Annotated[bool, typer.Option(help="Compute; map nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -49,9 +55,9 @@ def show_layout(  # noqa: PLR0917 - Typer reads the options from the parameters
     if model_only:
         measured = NotObservable("only the model was asked for")
     elif ruled is None or rule is RuleChoice.KERNEL:
-        measured = emulate.observe(asked, touch, top_offset=offset)
+        measured = emulate.observe(asked, touch, top_offset=offset, unadvised=unadvised)
     else:
-        measured = emulate.emulate(asked, ruled, touch, top_offset=offset)
+        measured = emulate.emulate(asked, ruled, touch, top_offset=offset, unadvised=unadvised)
     reason = str(measured) if isinstance(measured, NotObservable) else measured.caveat
     layout = None if isinstance(measured, NotObservable) else measured.layout
     if as_json:

@@ -17,7 +17,11 @@ def show_maps(
     pid: Annotated[str, typer.Argument(help="Process number, or self.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show the mappings of a process, how much of each is huge, and the sums by kind."""
+    """Show the mappings of a process, how much of each is huge, and the sums by kind.
+
+    Names of mapped files are shown with their paths: read them before you
+    publish them. The command doctor says more and shows no name.
+    """
     snapshot = smaps.snapshot(parse_pid(pid))
     rollup = snapshot.rollup()
     if as_json:

@@ -19,7 +19,7 @@ from hugeprobe.errors import BadRequestError, NotObservable
 from hugeprobe.sizes import format_kib
 
 if TYPE_CHECKING:
-    from hugeprobe.launch import Look, Report
+    from hugeprobe.launch import Look, Watched
     from hugeprobe.profiles import Merged, Profile
 
 _AUTO: Final = "auto"
@@ -131,7 +131,7 @@ def _opened(path: Path | None, stack: ExitStack) -> TextIO | None:
         ) from error
 
 
-def _as_json(report: Report, reason: str, merged: Merged) -> dict[str, object]:
+def _as_json(report: Watched, reason: str, merged: Merged) -> dict[str, object]:
     largest = report.largest
     return {
         **{field.name: getattr(report, field.name) for field in dataclasses.fields(report)},
@@ -166,7 +166,7 @@ def _say_profile(profile: Profile, reason: str, merged: Merged) -> None:
         )
 
 
-def _print_report(report: Report) -> None:
+def _print_report(report: Watched) -> None:
     say(
         f"hugeprobe: profile {report.profile}, exit status {report.status} after "
         f"{report.seconds:.1f} s, {report.minor_faults:,} minor and {report.major_faults:,} major "

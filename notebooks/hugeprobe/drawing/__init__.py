@@ -14,10 +14,12 @@ notebook. Each also has a PNG (for builders that cannot show SVG) and its data a
 ``ratios``   ratios with intervals
 ``shares``   tables of shares
 ``rows``     rows of cells
+``flow``     questions, and where their answers lead
 ===========  ===================================================
 """
 
 from hugeprobe.drawing.charts import Line, Panel, chart
+from hugeprobe.drawing.flow import End, Step, flow
 from hugeprobe.drawing.palette import ACCENT, BASE, GAP, HUGE, INK
 from hugeprobe.drawing.picture import Picture
 from hugeprobe.drawing.ratios import Mark, intervals
@@ -33,6 +35,7 @@ __all__ = [
     "GAP",
     "HUGE",
     "INK",
+    "End",
     "Line",
     "Mark",
     "MarkdownTable",
@@ -40,10 +43,12 @@ __all__ = [
     "Picture",
     "Sentence",
     "Shares",
+    "Step",
     "address_spaces",
     "bars",
     "cells",
     "chart",
+    "flow",
     "intervals",
     "markdown_table",
     "share_tables",

@@ -16,7 +16,7 @@ from hugeprobe.sizes import KIB, format_kib
 
 if TYPE_CHECKING:
     from hugeprobe.bench.record import BenchRecord
-    from hugeprobe.kernels.deployment import DeploymentRecord, Guest
+    from hugeprobe.kernels.deployment import BootedGuest, DeploymentRecord
     from hugeprobe.kernels.symbols import SymbolsRecord
     from hugeprobe.memorycost import Cost, Costs
 
@@ -150,7 +150,7 @@ def sizes_origin(record: DeploymentRecord | NotObservable) -> Sentence:
     )
 
 
-def _how(guest: Guest) -> str:
+def _how(guest: BootedGuest) -> str:
     if guest.parameters:
         return f"`{' '.join(guest.parameters)}`"
     return "as delivered"

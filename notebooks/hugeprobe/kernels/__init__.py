@@ -12,6 +12,7 @@ settings are neither read nor written.
 :mod:`.images`          kernels on disk: stock ones unpacked, the other two built
 :mod:`.machine`         one guest under QEMU
 :mod:`.guest`           what runs inside, and the settings it goes through
+:mod:`.recipe`          a recipe for operators, pasted inside
 :mod:`.inference`       what one process of OpenVINO comes to inside
 :mod:`.record`          what was found, as it is recorded and read back
 :mod:`.symbols`         what stock kernels were built with

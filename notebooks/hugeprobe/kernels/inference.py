@@ -79,8 +79,8 @@ def _faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
-def main(model: str) -> None:
-    """Run the workload and print its :class:`Footprint`."""
+def inferred(model: str) -> tuple[smaps.Snapshot, Footprint]:
+    """Run the workload; return this process's mappings while the model is there, and the sums."""
     work = workloads.find(WORKLOAD)
     inputs = {shape: work.inputs(shape, seed=0) for shape in work.shapes}
     request = Request(
@@ -93,7 +93,14 @@ def main(model: str) -> None:
         compiled(inputs[shape])
         counts.append(_faults())
     load, *inferences = (after - before for before, after in itertools.pairwise(counts))
-    print(json.dumps(dataclasses.asdict(footprint(smaps.snapshot(), load, inferences))))
+    snapshot = smaps.snapshot()
+    return snapshot, footprint(snapshot, load, inferences)
+
+
+def main(model: str) -> None:
+    """Run the workload and print its :class:`Footprint`."""
+    _, found = inferred(model)
+    print(json.dumps(dataclasses.asdict(found)))
 
 
 if __name__ == "__main__":

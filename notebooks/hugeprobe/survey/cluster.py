@@ -98,12 +98,13 @@ def local_cluster(nodes: int = 1) -> Iterator[str]:
         Number of worker processes; each has a loopback address of its own, and so counts as a node.
     """
     distributed = optional.load("distributed", EXTRA)
-    with tempfile.TemporaryDirectory() as folder:
+    settings = optional.load("dask.config", EXTRA)
+    # The scheduler takes no folder of its own, and would leave one among the temporary files.
+    with tempfile.TemporaryDirectory() as folder, settings.set({"temporary-directory": folder}):
         options = {
             "nthreads": 1,
             "memory_limit": 0,
             "dashboard": False,
-            "local_directory": folder,
             "silence_logs": logging.CRITICAL,
         }
         with distributed.SpecCluster(

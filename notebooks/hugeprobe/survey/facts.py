@@ -147,6 +147,14 @@ _SURROUNDINGS: Final = (
         "Counters and multi-size THP depend on it; for the alignment rule, believe the probe.",
     ),
     Fact(
+        "kernel_suffix",
+        "rest of the kernel release",
+        str,
+        lambda answer: answer.suffix_key,
+        "The kernel is another build. The rest of its release is told as a key, because it may "
+        "name who built it; `uname -r` shows it.",
+    ),
+    Fact(
         "architecture",
         "architecture",
         str,

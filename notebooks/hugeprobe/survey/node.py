@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hugeprobe import __version__, probe
+from hugeprobe import __version__, probe, public
 from hugeprobe.errors import NotObservable, ProbeError
 from hugeprobe.host import HostFacts, host_facts
 from hugeprobe.placement import Rule  # noqa: TC001 - pydantic reads it at run time
@@ -62,6 +63,9 @@ class Answer:
     counts
         What the ways to set up memory give there, or why that could not be counted; None if it was
         not asked for. A way that this kernel refuses is left out.
+    suffix_key
+        The same for all whose kernels' releases are equal also in what :mod:`hugeprobe.public`
+        withholds; None where nothing is. It is made as ``kernel_key`` is.
     """
 
     version: str
@@ -70,6 +74,7 @@ class Answer:
     rule: Rule | None
     finding: str
     counts: tuple[Count, ...] | NotObservable | None
+    suffix_key: str | None = None
 
 
 def answer(salt: str, *, count: bool) -> Answer:
@@ -88,9 +93,19 @@ def answer(salt: str, *, count: bool) -> Answer:
         Where there is no ``/proc``.
     """
     facts = host_facts()
-    key = hashlib.sha256(salt.encode() + _BOOT_ID.read_bytes()).hexdigest()[:12]
+    key = _salted(salt, _BOOT_ID.read_bytes())
     rule, finding = _rule()
-    return Answer(__version__, key, facts, rule, finding, _counts() if count else None)
+    counts = _counts() if count else None
+    return Answer(__version__, key, facts, rule, finding, counts, _suffix_key(salt))
+
+
+def _salted(salt: str, secret: bytes) -> str:
+    return hashlib.sha256(salt.encode() + secret).hexdigest()[:12]
+
+
+def _suffix_key(salt: str) -> str | None:
+    release = os.uname().release
+    return None if public.kernel_release(release) == release else _salted(salt, release.encode())
 
 
 def _rule() -> tuple[Rule | None, str]:

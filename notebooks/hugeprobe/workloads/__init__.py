@@ -25,6 +25,7 @@ _ALL: Final[tuple[Workload, ...]] = (
     embedding.GIB,
     decoder.GPT,
     shards.GIB,
+    shards.SMALL,
 )
 
 WORKLOADS: Final[Mapping[str, Workload]] = MappingProxyType({work.name: work for work in _ALL})

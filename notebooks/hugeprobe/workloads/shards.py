@@ -102,3 +102,11 @@ GIB: Final = Shards(
     memory_kib=3584 * 1024,
 )
 """16 files of 64 MiB."""
+
+SMALL: Final = Shards(
+    name="shards-64mib",
+    config=LayersConfig(layers=4, width=2048),
+    shapes=((1, 2048),),
+    memory_kib=512 * 1024,
+)
+"""4 files of 16 MiB, for pages that show the same in seconds."""
