@@ -22,8 +22,8 @@ def arrived() -> Iterator[Stranger]:
     try:
         with stranger.bare_jupyterlab() as jupyter, stranger.arrived(jupyter) as somebody:
             yield somebody
-    except OfflineError:
-        reason = "No package index can be reached, and JupyterLab comes from there."
+    except OfflineError as error:
+        reason = f"No package index can be reached, and JupyterLab comes from there. {error}"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)

@@ -29,6 +29,7 @@ from hugeprobe.errors import NotObservable, NotPermittedError
 from hugeprobe.figures import effects
 from hugeprobe.figures import tuning as figures
 from hugeprobe.figures.effects import Evidence
+from hugeprobe.host import effective_sizes
 from hugeprobe.kernels import guest, recipe
 from hugeprobe.kernels import record as kernels_record
 from hugeprobe.kernels.machine import Machine
@@ -226,7 +227,10 @@ def test_what_is_counted_here() -> None:
     assert not isinstance(kept, NotObservable)
     for key in ("keep", "advise", "collapse", "largest", "own", "pool", "cut"):
         assert effects.effect(key, found).counts.startswith("Here"), key
-    if profiles.obstacle(profiles.KEEP, host.host_facts().glibc) is None:
+    facts = host.host_facts()
+    if profiles.obstacle(profiles.KEEP, facts.glibc) is None and effective_sizes(
+        facts, advised=True
+    ):
         assert kept.minor_faults("load") < plain.minor_faults("load")
     for answered in (figures.answers_here(here), figures.answers_again(here)):
         assert str(figures.way(answered)).endswith(".")
@@ -433,7 +437,7 @@ def test_the_recipe_in_c_gives_what_it_promises(tmp_path: Path, compiler: str, n
     )
     told = json.loads(done.stdout)
     facts = host.host_facts()
-    if facts.pmd_kib != 2048 or facts.pmd_kib not in host.effective_sizes(facts, advised=True):
+    if facts.pmd_kib != 2048 or facts.pmd_kib not in effective_sizes(facts, advised=True):
         pytest.skip("huge pages of 2 MiB are off here; the program ran")
     if (system_wide() - events).fault_fallback:
         pytest.skip("the kernel had no free huge page for some of it; the program ran")

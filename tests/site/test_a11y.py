@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
 
 REPOSITORY = Path(__file__).parents[2]
-SOURCES = [*REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("notebooks/*.ipynb")]
+SOURCES = [*REPOSITORY.glob("docs/[!_]*.md"), *REPOSITORY.glob("docs/[!_]*/**/*.md")]
+SOURCES += REPOSITORY.glob("notebooks/*.ipynb")
 PAGES = [
     "search",
     *sorted(path.relative_to(REPOSITORY).with_suffix("").as_posix() for path in SOURCES),

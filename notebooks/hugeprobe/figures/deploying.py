@@ -10,17 +10,15 @@ from hugeprobe.drawing import MarkdownTable, Picture, Sentence, bars, markdown_t
 from hugeprobe.errors import NotObservable
 from hugeprobe.figures.bench import find_cell, speedup
 from hugeprobe.figures.common import HUGE_OR_BASE, split_resident
+from hugeprobe.kernels import deployed
 from hugeprobe.memorycost import STRIDE_KIB
 from hugeprobe.sizes import KIB, format_kib
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hugeprobe.accounting import Charge
     from hugeprobe.bench.record import BenchRecord
+    from hugeprobe.kernels.deployment import BootedGuest, DeploymentRecord
     from hugeprobe.kernels.symbols import SymbolsRecord
     from hugeprobe.memorycost import Cost, Costs
-    from hugeprobe.permitted import Setting
 
 _CHOICES: Final = (
     (arms.DEFAULT, "as it was: `madvise`"),
@@ -91,39 +89,6 @@ def cost_sentence(costs: Costs | NotObservable) -> Sentence:
     )
 
 
-def charge_sentence(charged: Charge | NotObservable) -> Sentence:
-    """Say what the control group of the build wrote into its books."""
-    if isinstance(charged, NotObservable):
-        return Sentence(str(charged))
-    name = {1: "rss_huge", 2: "anon_thp"}[charged.before.version]
-    values = (charged.before, charged.during, charged.after)
-    before, during, after = (f"{books.anon_huge_kib / KIB:,.0f}" for books in values)
-    return Sentence(
-        f"The build ran in a group of version {charged.before.version}. While it held "
-        f"{format_kib(charged.huge_kib)} of huge memory more, `{name}` in `memory.stat` went from "
-        f"{before} to {during} MiB, and back to {after} when that was given back."
-    )
-
-
-def settings_table(settings: Sequence[Setting]) -> MarkdownTable:
-    """Return the settings, and which of them the process that built the page could change."""
-    rows = [
-        [
-            f"`{each.path}`",
-            f"`{each.value}`" if each.value else "not there",
-            "yes" if each.changeable else "no",
-        ]
-        for each in settings
-    ]
-    return markdown_table(["file", "value", "this process may change it"], rows)
-
-
-def changeable_sentence(settings: Sequence[Setting]) -> Sentence:
-    """Say how many of the settings the process could change."""
-    may = sum(each.changeable for each in settings)
-    return Sentence(f"The process that built this page could change {may} of them.")
-
-
 def symbols_table(record: SymbolsRecord | NotObservable) -> MarkdownTable | Sentence:
     """Return what real kernels were built with, a row for each symbol."""
     if isinstance(record, NotObservable):
@@ -142,3 +107,81 @@ def symbols_origin(record: SymbolsRecord | NotObservable) -> Sentence:
     if isinstance(record, NotObservable):
         return Sentence(str(record))
     return Sentence(f"Read on {record.date} from the configurations that the packages carry.")
+
+
+# What real kernels made of it ---------------------------------------------------------------------
+
+
+def sizes_table(record: DeploymentRecord | NotObservable) -> MarkdownTable | Sentence:
+    """Return what page sizes bring to whole buffers, and cost where writes are scattered.
+
+    The kernels gave the same; a size that one does not have is only in the newer ones' rows.
+    """
+    if isinstance(record, NotObservable):
+        return Sentence(str(record))
+    rows = {
+        choice.name: [choice.name, f"{choice.minor_faults:,}", format_kib(choice.scattered_kib)]
+        for guest in record.guests
+        for choice in guest.choices
+    }
+    order = {name: place for place, (name, _, _) in enumerate(deployed.CHOICES)}
+    columns = ["pages", "faults of writing whole buffers", "memory of scattered writes"]
+    ordered = sorted(rows.values(), key=lambda row: order[row[0]])
+    return markdown_table(columns, ordered, numeric=(1, 2))
+
+
+def sizes_origin(record: DeploymentRecord | NotObservable) -> Sentence:
+    """Say what was written, on what, and whether the kernels agreed."""
+    if isinstance(record, NotObservable):
+        return Sentence(str(record))
+    measured = [guest for guest in record.guests if guest.choices]
+    found = {
+        (choice.name, choice.minor_faults, choice.scattered_kib)
+        for guest in measured
+        for choice in guest.choices
+    }
+    same = "the same" if len(found) == len({name for name, *_ in found}) else "not all the same"
+    buffers = f"{len(deployed.BUFFERS)} buffers of {format_kib(deployed.BUFFERS[0] / KIB)}"
+    scattered = f"one byte in each of {deployed.PMDS} ranges of 2 MiB"
+    return Sentence(
+        f"Recorded on {record.date} with `{record.command}`: {buffers}, written as they are "
+        f"mapped, and {scattered}. {len(measured)} kernels gave {same} figures, as far as they "
+        f"have the sizes: {', '.join(guest.release for guest in measured)}."
+    )
+
+
+def _how(guest: BootedGuest) -> str:
+    if guest.parameters:
+        return f"`{' '.join(guest.parameters)}`"
+    return "as delivered"
+
+
+def booted_table(record: DeploymentRecord | NotObservable) -> MarkdownTable | Sentence:
+    """Return what sysfs said in each kernel after each way of setting it."""
+    if isinstance(record, NotObservable):
+        return Sentence(str(record))
+    rows = []
+    for guest in record.guests:
+        if guest.nodes == 1:
+            rows.append([guest.release, _how(guest), *_settings(guest.booted)])
+        if guest.created is not None:
+            rows.append([guest.release, "then the temporary files", *_settings(guest.created)])
+    return markdown_table(["kernel", "set by", "mode", "64 KiB", "2 MiB"], rows)
+
+
+def _settings(found: dict[str, str]) -> list[str]:
+    names = ("enabled", "hugepages-64kB/enabled", "hugepages-2048kB/enabled")
+    return [f"`{found[name]}`" if name in found else "no such file" for name in names]
+
+
+def merged_sentence(record: DeploymentRecord | NotObservable) -> Sentence:
+    """Say what the kernel's own tools made of the fragment."""
+    if isinstance(record, NotObservable):
+        return Sentence(str(record))
+    merged = record.merged
+    dropped = ", ".join(merged.dropped) or "nothing"
+    return Sentence(
+        f"Recorded on {record.date}: of {len(merged.fragment)} lines, merged into the "
+        f"configuration of {merged.base} by the tools of {merged.source}, these were dropped: "
+        f"{dropped}."
+    )

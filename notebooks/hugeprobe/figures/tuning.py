@@ -78,7 +78,7 @@ def chart_picture(found: dict[str, Reply] | NotObservable) -> Picture:
     return flow(steps, end, "What to do about the huge pages of a service, question by question")
 
 
-def _step(question: chart.Question, path: chart.Path | None) -> Step:
+def _step(question: chart.Question, path: chart.Route | None) -> Step:
     asked = path is not None and question in path.asked
     left = path is not None and path.ended and question is path.asked[-1]
     return Step(

@@ -63,7 +63,7 @@ _SPACE_GIB: Final = 3
 
 @records.EXACTLY
 @dataclass(frozen=True, slots=True)
-class Choice:
+class SizesChoice:
     """What a choice of page sizes costs and brings.
 
     Parameters
@@ -83,7 +83,7 @@ class Choice:
 
 @records.EXACTLY
 @dataclass(frozen=True, slots=True)
-class Limited:
+class LimitedGroup:
     """Scattered writes in a control group whose limit is too low for them on huge pages.
 
     Parameters
@@ -115,7 +115,7 @@ class Limited:
 
 @records.EXACTLY
 @dataclass(frozen=True, slots=True)
-class Spilled:
+class SpilledMemory:
     """Advised memory that does not fit on the memory node of the processor.
 
     Parameters
@@ -140,7 +140,7 @@ class Spilled:
 
 @records.EXACTLY
 @dataclass(frozen=True, slots=True)
-class Guest:
+class BootedGuest:
     """One boot of one kernel.
 
     Parameters
@@ -164,14 +164,14 @@ class Guest:
     nodes: int
     booted: dict[str, str]
     created: dict[str, str] | None = None
-    choices: tuple[Choice, ...] = ()
-    limited: tuple[Limited, ...] = ()
-    spilled: tuple[Spilled, ...] = ()
+    choices: tuple[SizesChoice, ...] = ()
+    limited: tuple[LimitedGroup, ...] = ()
+    spilled: tuple[SpilledMemory, ...] = ()
 
 
 @records.EXACTLY
 @dataclass(frozen=True, slots=True)
-class Merged:
+class MergedFragment:
     """The fragment, merged into a configuration by the kernel's own tools.
 
     Parameters
@@ -215,8 +215,8 @@ class DeploymentRecord:
     command: str
     accelerator: Accelerator
     tmpfiles: dict[str, str]
-    merged: Merged
-    guests: tuple[Guest, ...]
+    merged: MergedFragment
+    guests: tuple[BootedGuest, ...]
 
 
 def tmpfiles_text(files: dict[str, str]) -> str:
@@ -232,7 +232,7 @@ def read(path: Path = RECORD) -> DeploymentRecord | NotObservable:
     return found
 
 
-async def boot(machine: Machine, kernel: Kernel, request: Request) -> Guest:
+async def boot(machine: Machine, kernel: Kernel, request: Request) -> BootedGuest:
     """Boot one kernel, and return what its guest told.
 
     Raises
@@ -254,10 +254,10 @@ async def boot(machine: Machine, kernel: Kernel, request: Request) -> Guest:
                     found.setdefault("choices", []).append(choice)
                 case {"about": about, **result}:
                     found.setdefault(about, []).append(result)
-    return TypeAdapter(Guest).validate_python(found)
+    return TypeAdapter(BootedGuest).validate_python(found)
 
 
-async def merge(archive: Archive, kernel: Kernel, cache: Path) -> Merged:
+async def merge(archive: Archive, kernel: Kernel, cache: Path) -> MergedFragment:
     """Merge the fragment as the page says, and return what was dropped."""
     require("make", "gcc", "flex", "bison", "tar", "xz")
     require_space(cache, _SPACE_GIB, "Unpacking a kernel's source")
@@ -276,7 +276,7 @@ async def merge(archive: Archive, kernel: Kernel, cache: Path) -> Merged:
         await run(("make", "-s", "olddefconfig"), "Completing the configuration", cwd=tree)
         kept = set((tree / ".config").read_text().splitlines())
     dropped = tuple(name for name, line in zip(FRAGMENT, lines, strict=True) if line not in kept)
-    return Merged(str(source), kernel.origin, FRAGMENT, dropped)
+    return MergedFragment(str(source), kernel.origin, FRAGMENT, dropped)
 
 
 async def _record(cache: Path) -> DeploymentRecord:

@@ -13,7 +13,7 @@ from hugeprobe.tuning.chart import ALLOWED, HUGE, SHORT, STARTED, WAITS, walk
 if TYPE_CHECKING:
     from hugeprobe.coverage import Coverage
     from hugeprobe.host import HostFacts
-    from hugeprobe.tuning.chart import Path
+    from hugeprobe.tuning.chart import Route
 
 _HALF: Final = 0.5
 
@@ -89,6 +89,6 @@ def _glibc(facts: HostFacts) -> str:
     return f"glibc is {facts.glibc}" if facts.glibc else "its C library is not glibc"
 
 
-def path(found: dict[str, Reply]) -> Path:
+def path(found: dict[str, Reply]) -> Route:
     """Return the way through the chart that these answers take."""
     return walk({key: answer.yes for key, answer in found.items()})

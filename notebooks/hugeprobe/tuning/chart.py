@@ -97,7 +97,7 @@ LAST_DETAIL: Final = "blocks: aligned, advised, kept"
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class Route:
     """One way through the chart.
 
     Parameters
@@ -122,7 +122,7 @@ class Path:
         return self.asked[-1].detail if self.ended else LAST_DETAIL
 
 
-def walk(answers: Mapping[str, bool]) -> Path:
+def walk(answers: Mapping[str, bool]) -> Route:
     """Go through the chart.
 
     Parameters
@@ -132,5 +132,5 @@ def walk(answers: Mapping[str, bool]) -> Path:
     """
     for number, question in enumerate(QUESTIONS, 1):
         if answers[question.key] is question.leaves:
-            return Path(QUESTIONS[:number], ended=True)
-    return Path(QUESTIONS, ended=False)
+            return Route(QUESTIONS[:number], ended=True)
+    return Route(QUESTIONS, ended=False)
