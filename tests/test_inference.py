@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -229,12 +230,24 @@ def test_arms_start_from_an_environment_that_steers_nothing(
     assert children.environment(ADVISE.env)["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
 
 
-def test_runs_report_nothing_to_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime does not; but who wants it to can say so."""
-    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
-    assert children.environment({})["ORT_DISABLE_TELEMETRY"] == "1"
-    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
-    assert children.environment({})["ORT_DISABLE_TELEMETRY"] == "0"
+@pytest.mark.parametrize(("name", "silent"), [("ORT_DISABLE_TELEMETRY", "1"), ("CI", "true")])
+def test_runs_report_nothing_unless_asked_to(
+    monkeypatch: pytest.MonkeyPatch, name: str, silent: str
+) -> None:
+    monkeypatch.delenv(name, raising=False)
+    assert children.environment({})[name] == silent
+    monkeypatch.setenv(name, "0")
+    assert children.environment({})[name] == "0"
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_runtimes_leave_nothing_behind(tmp_path: Path, runtime: str) -> None:
+    """Neither in the home nor among temporary files, as they do where they report their use."""
+    places = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run(
+        [sys.executable, "-c", f"import {runtime}"], env=children.environment(places), check=True
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_too_little_memory_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
