@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,3 +39,20 @@ def tree(tmp_path: Path) -> Callable[[str], Path]:
         return root
 
     return unpack
+
+
+@pytest.fixture
+def write_program() -> Callable[[Path, str], Path]:
+    """Write a shell script that can be run at once.
+
+    Another process writes it: what any thread of this one forks meanwhile would hold the file open
+    for writing, and such a file cannot be run (``ETXTBSY``).
+    """
+
+    def write(path: Path, script: str) -> Path:
+        text = f"#!/bin/sh\n{script}\n"
+        subprocess.run(["tee", path], input=text, stdout=subprocess.DEVNULL, text=True, check=True)
+        path.chmod(0o755)
+        return path
+
+    return write
