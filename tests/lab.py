@@ -143,10 +143,11 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def files_of(stranger: Stranger) -> set[str]:
-    """Return what is in the home, except where Jupyter and IPython keep things of their own."""
+    """Return what is in the home, except where Jupyter and matplotlib keep things of their own."""
     every = (path.relative_to(stranger.home) for path in stranger.home.rglob("*"))
     own = {".cache", ".ipython", ".jupyter", ".local", ".npm", ".venv"}
-    return {str(path) for path in every if not own & set(path.parts)}
+    found = {str(path) for path in every if not own & set(path.parts)}
+    return found - {".config", ".config/matplotlib"}  # folders, empty
 
 
 def size_of(folder: Path) -> float:
