@@ -107,7 +107,8 @@ def exported(notebook: dict[str, Any]) -> dict[str, Any]:
     title, question = title_of(notebook)
     cells = own_cells(notebook)
     items = [f"- [{each}](#{anchor(each)})" for each in notebook_shape.headings(cells)]
-    command = notebook_shape.install_command(notebook_needs.requirements_of(notebook), between=" ")
+    (listed,) = (cell for cell in notebook["cells"] if cell["id"] == notebook_shape.INSTALL)
+    command = text_of(listed).replace(" \\\n   ", "")  # their tools read it line by line
     start = [
         notebook_shape.markdown("title", f"# {title}\n\n{question}\n\n{LINUX}"),
         notebook_shape.markdown("contents", "\n".join([CONTENTS, "", *items, "", INSTALLATION])),

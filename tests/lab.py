@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MOST_SECONDS: Final = 300
 MOST_MIB: Final = 3072
+MOST_MIB_ON_DISK: Final = 1024
 _MEMORY: Final = {
     "kernel": "__import__('resource').getrusage(0).ru_maxrss",
     "child": "__import__('resource').getrusage(-1).ru_maxrss",
@@ -74,8 +75,10 @@ def run_in(stranger: Stranger, name: str) -> Outcome:
         notebook = server.ask("GET", f"contents/{path}")["content"]
         with server.session(path, KERNEL) as session:
             outcome = run_all(session, name, notebook["cells"])
-    left = sorted(files_of(stranger) - before)
-    return replace(outcome, faults=[*outcome.faults, *(f"it left {path}" for path in left)])
+    faults = [f"it left {path}" for path in sorted(files_of(stranger) - before)]
+    if size_of(stranger.clone / ".venv") > MOST_MIB_ON_DISK:
+        faults.append(f"its packages took more than {MOST_MIB_ON_DISK} MiB")
+    return replace(outcome, faults=[*outcome.faults, *faults])
 
 
 def run_all(session: Session, name: str, cells: list[dict[str, Any]]) -> Outcome:
@@ -140,10 +143,16 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def files_of(stranger: Stranger) -> set[str]:
-    """Return what is in the clone and among temporary files, without the environment."""
-    folders = (stranger.clone, stranger.home / "tmp")
-    every = (path.relative_to(stranger.home) for folder in folders for path in folder.rglob("*"))
-    return {str(path) for path in every if not {".venv", ".git"} & set(path.parts)}
+    """Return what is in the home, except where Jupyter and matplotlib keep things of their own."""
+    every = (path.relative_to(stranger.home) for path in stranger.home.rglob("*"))
+    own = {".cache", ".ipython", ".jupyter", ".local", ".npm", ".venv"}
+    found = {str(path) for path in every if not own & set(path.parts)}
+    return found - {".config", ".config/matplotlib"}  # folders, empty
+
+
+def size_of(folder: Path) -> float:
+    """Return the MiB of all files in a folder."""
+    return sum(path.lstat().st_size for path in folder.rglob("*")) / 2**20
 
 
 def main(names: list[str]) -> int:

@@ -246,11 +246,6 @@ def needs_of(notebook: dict[str, Any], *, whole: bool = False) -> Needs:
     return follower.needs
 
 
-def requirements_of(notebook: dict[str, Any]) -> list[str]:
-    """Return what is to be installed for a notebook, with ranges, in alphabetical order."""
-    return [requirements()[package] for package in sorted(needs_of(notebook).packages)]
-
-
 if __name__ == "__main__":
     for name in sys.argv[1:]:
         found = needs_of(json.loads(Path(name).read_text(encoding="utf-8")))

@@ -88,16 +88,16 @@ def contents(cells: list[dict[str, Any]]) -> dict[str, Any]:
     return markdown("contents", "\n".join(["## Table of contents", "", *items]))
 
 
-def install_command(requirements: list[str], between: str = " \\\n    ") -> str:
-    """Return the line that installs packages; each on a line of its own unless told otherwise."""
-    return between.join(["%pip install -q", *(f'"{each}"' for each in requirements)])
+def install_command(requirements: list[str]) -> str:
+    """Return the command that installs packages, with each on a line of its own."""
+    return " \\\n    ".join(["%pip install -q", *(f'"{each}"' for each in requirements)])
 
 
 def shaped(notebook: dict[str, Any]) -> dict[str, Any]:
     """Return a notebook with the cells that all have; the one given is not changed."""
     title, *own = [cell for cell in notebook["cells"] if cell["id"] not in WRITTEN]
-    requirements = notebook_needs.requirements_of({"cells": own})
     names = sorted(notebook_needs.needs_of({"cells": own}).packages)
+    requirements = [notebook_needs.requirements()[name] for name in names]
     begins = own and text_of(own[0]).startswith("## ")
     body = [
         markdown("installation", INSTALLATION),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -112,10 +113,17 @@ def own(folder: Path) -> None:
             os.chown(path, _NOBODY, _NOBODY, follow_symlinks=False)
 
 
+def _open_to_all() -> Path:
+    """Return the folder for temporary files, or the system's where others cannot reach it."""
+    ours = Path(tempfile.gettempdir()).resolve()
+    reachable = all(each.stat().st_mode & stat.S_IXOTH for each in (ours, *ours.parents))
+    return ours if reachable or os.geteuid() else Path("/tmp")
+
+
 @contextmanager
 def empty_home() -> Iterator[Path]:
-    """Make a home, and remove it in the end."""
-    with tempfile.TemporaryDirectory(prefix="stranger-") as folder:
+    """Make a home where a stranger may go, and remove it in the end."""
+    with tempfile.TemporaryDirectory(prefix="stranger-", dir=_open_to_all()) as folder:
         home = Path(folder)
         (home / "tmp").mkdir()
         own(home)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from hugeprobe.inference import ARMS, Report, Runtime
 from hugeprobe.workloads import bert
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 MIB = 1 << 20
@@ -229,12 +231,24 @@ def test_arms_start_from_an_environment_that_steers_nothing(
     assert children.environment(ADVISE.env)["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
 
 
-def test_runs_report_nothing_to_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime does not; but who wants it to can say so."""
-    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
-    assert children.environment({})["ORT_DISABLE_TELEMETRY"] == "1"
-    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
-    assert children.environment({})["ORT_DISABLE_TELEMETRY"] == "0"
+@pytest.mark.parametrize(("name", "silent"), [("ORT_DISABLE_TELEMETRY", "1"), ("CI", "true")])
+def test_runs_report_nothing_unless_asked_to(
+    monkeypatch: pytest.MonkeyPatch, name: str, silent: str
+) -> None:
+    monkeypatch.delenv(name, raising=False)
+    assert children.environment({})[name] == silent
+    monkeypatch.setenv(name, "0")
+    assert children.environment({})[name] == "0"
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_runtimes_leave_nothing_behind(tmp_path: Path, runtime: str) -> None:
+    """Neither in the home nor among temporary files, as they do where they report their use."""
+    places = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run(
+        [sys.executable, "-c", f"import {runtime}"], env=children.environment(places), check=True
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_too_little_memory_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,10 +363,10 @@ def test_crash_is_a_sentence_without_paths(tmp_path: Path) -> None:
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_signal_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = tmp_path / "python"
-    fake.write_text("#!/bin/sh\nkill -TERM $$\n")
-    fake.chmod(0o755)
+def test_signal_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_program: Callable[[Path, str], Path]
+) -> None:
+    fake = write_program(tmp_path / "python", "kill -TERM $$")
     monkeypatch.setattr(sys, "executable", str(fake))
     request = runtimes.Request(
         "bert-tiny", "none.onnx", ((1, 2),), 0, 0, "openvino", 1, mmap=True, arena=True
@@ -361,10 +375,10 @@ def test_signal_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         list(inference.phases(request, DEFAULT, timeout=30))
 
 
-def test_slow_run_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = tmp_path / "python"
-    fake.write_text("#!/bin/sh\nexec sleep 60\n")
-    fake.chmod(0o755)
+def test_slow_run_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_program: Callable[[Path, str], Path]
+) -> None:
+    fake = write_program(tmp_path / "python", "exec sleep 60")
     monkeypatch.setattr(sys, "executable", str(fake))
     request = runtimes.Request(
         "bert-tiny", "none.onnx", ((1, 2),), 0, 0, "openvino", 1, mmap=True, arena=True

@@ -36,7 +36,8 @@ def test_the_readme_says_the_same_as_the_page() -> None:
 def test_the_page_promises_what_is_checked() -> None:
     words = " ".join(stranger.PAGE.read_text(encoding="utf-8").split())
     assert f"more than {lab.MOST_SECONDS} s with its installation" in words
-    assert f"more than {lab.MOST_MIB // 1024} GiB" in words
+    assert f"a process takes more than {lab.MOST_MIB // 1024} GiB" in words
+    assert f"packages take more than {lab.MOST_MIB_ON_DISK // 1024} GiB" in words
 
 
 def test_a_notebook_that_fails_is_found_out(arrived: Stranger) -> None:

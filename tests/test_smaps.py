@@ -365,7 +365,13 @@ def test_a_text_larger_than_the_first_buffer(tmp_path: Path) -> None:
         ({"self/status": ""}, ProcessGoneError, "no such process"),
         ({"self/status": "", "7/status": ""}, smaps.NoSmapsError, "CONFIG_PROC_PAGE_MONITOR"),
         ({"7/smaps": "", "7/status": "State:\tZ (zombie)\n"}, ProcessGoneError, "has ended"),
-        ({"7/smaps": "", "7/status": "State:\tI (idle)\n"}, BadRequestError, "kernel thread"),
+        (
+            {"7/smaps": "", "7/status": "State:\tI (idle)\nPPid:\t2\n"},
+            BadRequestError,
+            "kernel thread",
+        ),
+        ({"7/smaps": "", "7/status": "Kthread:\t1\n"}, BadRequestError, "kernel thread"),
+        ({"7/smaps": "", "7/status": "State:\tR\nPPid:\t6\n"}, ProcessGoneError, "has ended"),
         ({"7/smaps": ""}, ProcessGoneError, "has ended"),
     ],
 )

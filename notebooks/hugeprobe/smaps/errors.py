@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from hugeprobe.errors import (
     BadRequestError,
@@ -18,6 +18,11 @@ from hugeprobe.errors import (
 
 if TYPE_CHECKING:
     from hugeprobe.smaps.fields import Pid
+
+
+_KERNEL_THREAD: Final = r"^(Kthread:\s+1|PPid:\s+[02])$"
+"""In ``status``: what newer kernels say, and that a thread was started by ``kthreadd`` or is it. A
+program has no memory map either, for a moment, while it ends."""
 
 
 class NoSmapsError(ProbeError):
@@ -78,7 +83,7 @@ def explain_empty(pid: Pid, process: Path, cause: OSError | None) -> NoReturn:
         status = (process / "status").read_text(errors="replace")
     except OSError:
         status = ""
-    if re.search(r"^State:\s+[^ZX]", status, re.MULTILINE) and "VmSize:" not in status:
+    if re.search(_KERNEL_THREAD, status, re.MULTILINE) and "VmSize:" not in status:
         raise BadRequestError(
             f"The memory map of process {pid} was asked for, but it is a kernel thread, which has "
             "none. Give the number of a program."

@@ -106,7 +106,7 @@ GIB: Final = Shards(
 SMALL: Final = Shards(
     name="shards-64mib",
     config=LayersConfig(layers=4, width=2048),
-    shapes=((1, 2048),),
+    shapes=((1, 2048), (2, 2048), (1, 2048)),
     memory_kib=512 * 1024,
 )
 """4 files of 16 MiB, for pages that show the same in seconds."""
