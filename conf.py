@@ -56,6 +56,7 @@ numfig_format = {"figure": "Figure %s", "table": "Table %s"}
 
 # The API page.
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True  # a folder of the building host is no default to print
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_typehints_format = "short"

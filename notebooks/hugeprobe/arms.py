@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from hugeprobe.hostmodes import HostMode
-    from hugeprobe.runtimes import RuntimeName
+    from hugeprobe.runtimes import Lock, RuntimeName
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class Arm:
         Fields of :class:`hugeprobe.inference.Runtime` that it sets.
     mode
         Settings of the whole host that it needs, which takes root.
+    lock
+        When the process locks its memory.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Arm:
     only: RuntimeName | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     mode: HostMode | None = None
+    lock: Lock = "never"
 
     def environment(self) -> dict[str, str] | NotObservable:
         """Return the variables of the process, with the preloaded library if there is to be one."""

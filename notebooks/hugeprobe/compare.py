@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy import stats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,7 @@ def ratio(first: Sequence[float], second: Sequence[float], *, seed: int = 0) -> 
     seed
         Of the resampling, so that the same samples give the same interval.
     """
-    found = bootstrap(
+    found = stats.bootstrap(
         (np.asarray(first), np.asarray(second)),
         _ratio_of_medians,
         n_resamples=2000,

@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hugeprobe import children, firsttouch, host, linux, smaps
+from hugeprobe import children, firsttouch, host, linux, locking, smaps
 from hugeprobe.arms import ADVISE, DEFAULT, OFF, Arm
 from hugeprobe.coverage import Coverage, Mode, cover, mode_of
 from hugeprobe.errors import NotObservable, NotPermittedError, ProbeError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from hugeprobe.workloads import Shape, Workload
 
+_LOCKED_TIMES: Final = 2
 _PMD_KIB: Final = 2048  # where the kernel does not tell
 _THREADS_AT_MOST: Final = 4  # so that counts of hosts with many processors stay comparable
 MEASURED: Final = "hugeprobe.runtimes"
@@ -55,6 +56,9 @@ class Runtime:
         ONNX Runtime: keep freed memory.
     hint
         OpenVINO: ``PERFORMANCE_HINT``.
+    cache_mode
+        OpenVINO: load what an earlier process compiled and stored in this mode (``CACHE_MODE``),
+        empty for compiling each time. The model must have no state.
     """
 
     name: RuntimeName
@@ -63,11 +67,18 @@ class Runtime:
     mmap: bool = True
     arena: bool = True
     hint: str = "LATENCY"
+    cache_mode: str = ""
 
 
 OPENVINO: Final = Runtime("openvino", "OpenVINO")
 OPENVINO_IR: Final = Runtime("openvino", "OpenVINO, IR mapped", ir=True)
 OPENVINO_IR_READ: Final = Runtime("openvino", "OpenVINO, IR read", ir=True, mmap=False)
+OPENVINO_CACHED: Final = Runtime(
+    "openvino", "OpenVINO, cached with weights", ir=True, cache_mode="OPTIMIZE_SPEED"
+)
+OPENVINO_CACHED_BARE: Final = Runtime(
+    "openvino", "OpenVINO, cached without weights", ir=True, cache_mode="OPTIMIZE_SIZE"
+)
 ONNXRUNTIME: Final = Runtime("onnxruntime", "ONNX Runtime")
 ONNXRUNTIME_NO_ARENA: Final = Runtime("onnxruntime", "ONNX Runtime, arena off", arena=False)
 RUNTIMES: Final = (OPENVINO, ONNXRUNTIME)
@@ -99,6 +110,8 @@ class Memory:
         Number of mappings.
     holes_kib
         Gaps shorter than a huge page between two neighbouring mappings: what alignment leaves.
+    locked_kib
+        What the kernel may not take away. Memory that several processes lock counts in parts.
     """
 
     by_kind: Mapping[str, int]
@@ -109,6 +122,7 @@ class Memory:
     weights_pmd_kib: int
     vmas: int
     holes_kib: int
+    locked_kib: int = 0
 
     @property
     def coverage(self) -> Coverage:
@@ -247,7 +261,7 @@ def run(
         If the process crashed or did not finish in time; what it said is in the text.
     """
     linux.require_linux()
-    if refusal := missing(runtime) or _unfit(runtime, arm) or too_little(workload):
+    if refusal := missing(runtime) or _unfit(runtime, arm) or _no_room(workload, arm):
         return refusal
     runtime = replace(runtime, **arm.options)
     model = model_file(workload, runtime, cache, timeout)
@@ -268,9 +282,13 @@ def run(
         reloads=reloads,
         collapse=arm.collapse,
         touched_kib=spare_kib if arm.touched else 0,
+        lock=arm.lock,
+        blobs=str(cache / f"{model.stem}-{runtime.cache_mode}") if runtime.cache_mode else "",
+        cache_mode=runtime.cache_mode,
     )
     version = metadata.version(runtime.name)
     try:
+        _fill(request, timeout)
         done = tuple(phases(request, arm, timeout, spare_kib if arm.backed else 0))
     except (smaps.NoSmapsError, NotPermittedError):
         return NotObservable("this system does not show the memory map of a process to its parent")
@@ -315,11 +333,30 @@ def missing(runtime: Runtime) -> NotObservable | None:
     )
 
 
+def _fill(request: Request, timeout: float) -> None:
+    """Compile the model into the folder of blobs, unless an earlier run has."""
+    if request.blobs and not any(Path(request.blobs).glob("*.blob")):
+        once = replace(request, shapes=request.shapes[:1], repeats=0, reloads=0, lock="never")
+        for _ in phases(once, DEFAULT, timeout):
+            pass
+
+
 def _unfit(runtime: Runtime, arm: Arm) -> NotObservable | None:
     if arm.only not in (None, runtime.name):
         return NotObservable(f"{runtime.label} does not have what the arm {arm.name} changes")
     environment = arm.environment()
-    return environment if isinstance(environment, NotObservable) else None
+    if isinstance(environment, NotObservable):
+        return environment
+    return locking.refused_all() if arm.lock != "never" else None
+
+
+def _no_room(workload: Workload, arm: Arm) -> NotObservable | None:
+    """Say that the run does not fit into memory, if so.
+
+    Locked memory is there in full, also what a program asks for in advance and never touches. It is
+    a multiple of what it uses.
+    """
+    return too_little(workload, 1 if arm.lock == "never" else _LOCKED_TIMES)
 
 
 def too_little(workload: Workload, processes: int = 1) -> NotObservable | None:
@@ -395,4 +432,5 @@ def _memory(snapshot: smaps.Snapshot, mode: Mode, pmd_kib: int, weights: str) ->
         weights_pmd_kib=sum(mapping.file_pmd_kib or 0 for mapping in mapped),
         vmas=len(snapshot),
         holes_kib=sum(gap for gap in gaps if gap < pmd_kib),
+        locked_kib=sum(mapping.locked_kib or 0 for mapping in snapshot),
     )

@@ -12,7 +12,7 @@ import os
 import platform
 import sys
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Final
 
 from hugeprobe.errors import NotLinuxError
@@ -28,6 +28,7 @@ MAP_ANONYMOUS: Final = 0x20
 MAP_NORESERVE: Final = 0x4000
 """Same value on x86-64 and aarch64 (``include/uapi/asm-generic/mman.h``)."""
 
+_MLOCK_ONFAULT: Final = 0x1
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_SET_THP_DISABLE: Final = 41
 _PR_GET_THP_DISABLE: Final = 42
@@ -64,6 +65,14 @@ class Advice(IntEnum):
     COLLAPSE = 25  # since Linux 6.1
 
 
+class Locked(IntFlag):
+    """What :func:`lock_all` locks (``mlockall(2)``)."""
+
+    CURRENT = 1
+    FUTURE = 2
+    ON_FAULT = 4  # since Linux 4.4
+
+
 def require_linux() -> None:
     """Raise :class:`NotLinuxError` unless this is a 64-bit Linux."""
     if sys.platform != "linux" or sys.maxsize <= 2**32:
@@ -88,6 +97,10 @@ def _libc() -> ctypes.CDLL:
     )
     libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
     libc.mlock.argtypes = (ctypes.c_size_t, ctypes.c_size_t)
+    if hasattr(libc, "mlock2"):  # glibc 2.27
+        libc.mlock2.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
+    libc.mlockall.argtypes = (ctypes.c_int,)
+    libc.mincore.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p)
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
     libc.syscall.argtypes = (ctypes.c_long, *[ctypes.c_void_p] * 5)
@@ -161,9 +174,33 @@ def advise(start: int, length: int, advice: Advice) -> None:
     _call("madvise", start, length, advice)
 
 
-def lock(start: int, length: int) -> None:
-    """Bring ``length`` bytes from ``start`` into memory, and keep them there (``mlock(2)``)."""
-    _call("mlock", start, length)
+def lock(start: int, length: int, *, on_fault: bool = False) -> None:
+    """Bring ``length`` bytes from ``start`` into memory, and keep them there (``mlock(2)``).
+
+    With ``on_fault`` they are kept from the moment in which the program uses them, and none is
+    brought in now (``mlock2(2)``).
+    """
+    if not on_fault:
+        _call("mlock", start, length)
+    elif hasattr(_LIBC, "mlock2"):
+        _call("mlock2", start, length, _MLOCK_ONFAULT)
+    else:
+        raise OSError(errno.ENOSYS, f"mlock2: {os.strerror(errno.ENOSYS)}")
+
+
+def lock_all(locked: Locked) -> None:
+    """Do so with all mappings of this process that there are, or will be (``mlockall(2)``)."""
+    _call("mlockall", locked)
+
+
+def in_memory(start: int, length: int, base: int) -> int:
+    """Return how many of the pages of ``length`` bytes from ``start`` are in memory.
+
+    Of a mapped file that is so whether or not this process has faulted them in (``mincore(2)``).
+    """
+    pages = (ctypes.c_ubyte * -(-length // base))()
+    _call("mincore", start, length, ctypes.addressof(pages))
+    return sum(page & 1 for page in pages)
 
 
 def can_collapse() -> bool:

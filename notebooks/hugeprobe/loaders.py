@@ -38,6 +38,9 @@ class _OpenVino:
         if self.request is not None:
             self.request.reset_state()
 
+    def release(self) -> None:
+        self.compiled.release_memory()
+
 
 def load_openvino(request: Request, state: Mapping[str, str] = _STATELESS) -> Model:
     """Read and compile for the CPU; inputs that are outputs of the call before become variables."""
@@ -57,21 +60,22 @@ def compile_openvino(
     openvino: Any = importlib.import_module("openvino")
     core = openvino.Core()
     core.set_property({"ENABLE_MMAP": request.mmap})
+    settings = {
+        "PERFORMANCE_HINT": request.hint,
+        "INFERENCE_NUM_THREADS": request.threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "KV_CACHE_PRECISION": "f32",
+    }
+    if request.blobs:
+        # By its path: a model that was read first has its weights mapped before the cache is asked.
+        cached = {"CACHE_DIR": request.blobs, "CACHE_MODE": request.cache_mode}
+        return core.compile_model(request.model, "CPU", {**settings, **cached})
     model = core.read_model(request.model)
     if state:
         make_stateful(model, state)
     if shapes:
         model.reshape({name: list(shape) for name, shape in shapes.items()})
-    return core.compile_model(
-        model,
-        "CPU",
-        {
-            "PERFORMANCE_HINT": request.hint,
-            "INFERENCE_NUM_THREADS": request.threads,
-            "INFERENCE_PRECISION_HINT": "f32",
-            "KV_CACHE_PRECISION": "f32",
-        },
-    )
+    return core.compile_model(model, "CPU", settings)
 
 
 def make_stateful(model: Any, state: Mapping[str, str]) -> None:
@@ -119,6 +123,9 @@ class _OnnxRuntime:
     def reset(self) -> None:
         """Do nothing, as there is nothing to forget."""
 
+    def release(self) -> None:
+        """Do nothing: it shrinks its arena at the end of a run or never."""
+
 
 @dataclass(slots=True)
 class _StatefulOnnxRuntime:
@@ -141,6 +148,9 @@ class _StatefulOnnxRuntime:
 
     def reset(self) -> None:
         self.held = {}
+
+    def release(self) -> None:
+        """Do nothing: it shrinks its arena at the end of a run or never."""
 
     def _nothing(self, inputs: Inputs) -> dict[str, Any]:
         """Make arrays whose dynamic dimensions are those of the inputs, or else zero."""

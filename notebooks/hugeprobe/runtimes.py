@@ -19,6 +19,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO, TypeVar
 
 import numpy as np
@@ -27,17 +28,43 @@ from hugeprobe import linux, workloads
 from hugeprobe.loaders import LOADERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from hugeprobe.workloads import Inputs, Model, Shape, Workload
 
 RuntimeName = Literal["openvino", "onnxruntime"]
 Stage = Literal[
-    "start", "load", "first", "repeat", "back", "collapse", "steady", "drop", "reload", "again"
+    "start",
+    "load",
+    "first",
+    "repeat",
+    "back",
+    "lock",
+    "collapse",
+    "steady",
+    "release",
+    "drop",
+    "reload",
+    "again",
 ]
 """``start``: imports and inputs; ``load``: read and compile; ``first``: a shape not seen before;
-``repeat``: the same input again; ``back``: a shape seen before another one; ``collapse``: make what
-there is huge; ``steady``: every shape in turn, once all have been seen."""
+``repeat``: the same input again; ``back``: a shape seen before another one; ``lock``: lock what
+there is; ``collapse``: make it huge; ``steady``: every shape in turn, once all have been seen;
+``release``: ask the runtime to give memory back; ``drop``, ``reload``, ``again``: the model is
+dropped, loaded again, and run once."""
+
+Lock = Literal["never", "at the start", "at the start, on fault", "once warm"]
+"""When the process locks its memory: all that there is and will be, from its beginning, at once or
+as it is touched; or what there is after the first inferences."""
+
+_AT_THE_START: Final[Mapping[str, linux.Locked]] = MappingProxyType(
+    {
+        "at the start": linux.Locked.CURRENT | linux.Locked.FUTURE,
+        "at the start, on fault": (
+            linux.Locked.CURRENT | linux.Locked.FUTURE | linux.Locked.ON_FAULT
+        ),
+    }
+)
 
 _ANY: Final = 1 / 512
 """Share of a huge page that one base page is: a range that holds anything is collapsed."""
@@ -81,6 +108,10 @@ class Request:
         Heap memory that is touched, and freed again, before anything is loaded.
     reloads
         How many times the model is dropped at the end, loaded again, and run once.
+    lock
+        When the process locks its memory.
+    blobs, cache_mode
+        OpenVINO: folder of compiled models (``CACHE_DIR``), empty for none, and ``CACHE_MODE``.
     """
 
     workload: str
@@ -97,6 +128,9 @@ class Request:
     collapse: bool = False
     touched_kib: int = 0
     reloads: int = 0
+    lock: Lock = "never"
+    blobs: str = ""
+    cache_mode: str = ""
 
     def encode(self) -> str:
         """Return it as one line of JSON."""
@@ -217,6 +251,8 @@ def _serve(channel: TextIO) -> None:
     teller = _Teller(channel)
 
     def start() -> tuple[Workload, dict[Shape, Inputs]]:
+        if locked := _AT_THE_START.get(request.lock):
+            linux.lock_all(locked)
         importlib.import_module(request.runtime)
         touch_heap(request.touched_kib)
         workload = workloads.find(request.workload)
@@ -238,12 +274,16 @@ def _serve(channel: TextIO) -> None:
 
     for stage, shape in stages(request.shapes, request.repeats):
         infer(stage, shape)
+    if request.lock == "once warm":
+        teller.step("lock", lambda: linux.lock_all(linux.Locked.CURRENT))
     if request.collapse:
         collapse = importlib.import_module("hugeprobe.collapse")
         teller.step("collapse", lambda: collapse.collapse_self(min_resident=_ANY))
     for _ in range(request.steady):
         for shape in dict.fromkeys(request.shapes):
             infer("steady", shape)
+    if request.reloads:
+        teller.step("release", loaded[0].release)
     for _ in range(request.reloads):
         teller.step("drop", drop)
         teller.step("reload", load)

@@ -42,6 +42,9 @@ class Model(Protocol):
     def reset(self) -> None:
         """Forget the state that earlier calls left."""
 
+    def release(self) -> None:
+        """Give back the memory that only an inference needs, where the runtime can."""
+
 
 class Workload(Protocol):
     """One model and the sequence of inputs that it is measured with."""
