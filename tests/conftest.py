@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -72,3 +73,20 @@ async def _from_archive(cache: Path) -> tuple[Kernel, Path]:
     cache.mkdir(parents=True, exist_ok=True)
     archive = await Archive.open(cache / "apt")
     return await images.stock(archive, STOCK, cache), await images.busybox(archive, cache)
+
+
+@pytest.fixture
+def write_program() -> Callable[[Path, str], Path]:
+    """Write a shell script that can be run at once.
+
+    Another process writes it: what any thread of this one forks meanwhile would hold the file open
+    for writing, and such a file cannot be run (``ETXTBSY``).
+    """
+
+    def write(path: Path, script: str) -> Path:
+        text = f"#!/bin/sh\n{script}\n"
+        subprocess.run(["tee", path], input=text, stdout=subprocess.DEVNULL, text=True, check=True)
+        path.chmod(0o755)
+        return path
+
+    return write

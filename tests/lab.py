@@ -145,8 +145,9 @@ def locked(folder: Path) -> Iterator[None]:
 def files_of(stranger: Stranger) -> set[str]:
     """Return what is in the home, except where Jupyter and matplotlib keep things of their own."""
     every = (path.relative_to(stranger.home) for path in stranger.home.rglob("*"))
-    own = {".cache", ".config", ".ipython", ".jupyter", ".local", ".npm", ".venv"}
-    return {str(path) for path in every if not own & set(path.parts)}
+    own = {".cache", ".ipython", ".jupyter", ".local", ".npm", ".venv"}
+    found = {str(path) for path in every if not own & set(path.parts)}
+    return found - {".config", ".config/matplotlib"}  # folders, empty
 
 
 def size_of(folder: Path) -> float:

@@ -7,6 +7,7 @@ import ctypes.util
 import resource
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -33,6 +34,9 @@ from hugeprobe.inference import ONNXRUNTIME, OPENVINO
 from hugeprobe.placement import Rule, Touch
 from hugeprobe.probe import find_rule
 from hugeprobe.sizes import KIB, MIB
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FACTS = host_facts()
 COUNT = allocators.COUNT
@@ -228,14 +232,12 @@ def test_the_cure_and_onnx_runtime_work(allocator: Allocator, tmp_path: Path) ->
 
 
 def test_a_process_that_aborts_leaves_no_core(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_program: Callable[[Path, str], Path]
 ) -> None:
     """The limit in blocks of 512 bytes, as the shell says it, is that of a core of one byte."""
     before = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
-    fake = tmp_path / "python"
-    fake.write_text("#!/bin/sh\nsleep 0.2; ulimit -c; kill -ABRT $$\n")
-    fake.chmod(0o755)
+    fake = write_program(tmp_path / "python", "sleep 0.2; ulimit -c; kill -ABRT $$")
     monkeypatch.setattr(sys, "executable", str(fake))
     monkeypatch.chdir(tmp_path)
     try:

@@ -19,6 +19,7 @@ from hugeprobe.inference import ARMS, Report, Runtime
 from hugeprobe.workloads import bert
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 MIB = 1 << 20
@@ -362,10 +363,10 @@ def test_crash_is_a_sentence_without_paths(tmp_path: Path) -> None:
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_signal_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = tmp_path / "python"
-    fake.write_text("#!/bin/sh\nkill -TERM $$\n")
-    fake.chmod(0o755)
+def test_signal_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_program: Callable[[Path, str], Path]
+) -> None:
+    fake = write_program(tmp_path / "python", "kill -TERM $$")
     monkeypatch.setattr(sys, "executable", str(fake))
     request = runtimes.Request(
         "bert-tiny", "none.onnx", ((1, 2),), 0, 0, "openvino", 1, mmap=True, arena=True
@@ -374,10 +375,10 @@ def test_signal_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         list(inference.phases(request, DEFAULT, timeout=30))
 
 
-def test_slow_run_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = tmp_path / "python"
-    fake.write_text("#!/bin/sh\nexec sleep 60\n")
-    fake.chmod(0o755)
+def test_slow_run_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_program: Callable[[Path, str], Path]
+) -> None:
+    fake = write_program(tmp_path / "python", "exec sleep 60")
     monkeypatch.setattr(sys, "executable", str(fake))
     request = runtimes.Request(
         "bert-tiny", "none.onnx", ((1, 2),), 0, 0, "openvino", 1, mmap=True, arena=True
